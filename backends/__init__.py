@@ -1,0 +1,1 @@
+"""Backend plugins: the contract in `backends.contract`, one folder per plugin beside it."""

@@ -1,0 +1,289 @@
+"""The plugin contract: what a backend declares, and what its engine does once loaded.
+
+A `BackendSpec` is importable without the engine behind it. The engine it names has one of two shapes: a
+`StepEngine` computes one planned step at a time and leaves all scheduling to Modelyard; a `StreamEngine`
+batches by itself and yields tokens. Both load, tokenize and generate.
+"""
+
+import abc
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+
+class Facts(Protocol):
+    """What the repository knows about weights without loading them."""
+
+    @property
+    def format(self) -> str: ...
+    @property
+    def architecture(self) -> str | None: ...
+    @property
+    def quantisation(self) -> str | None: ...
+
+
+Claims = Callable[[Facts, Mapping[str, Any]], int]
+
+
+class BackendSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How a plugin introduces itself.
+
+    `engine` is "module:Class", imported only inside a worker. `options` is the JSON Schema of the top-level
+    configuration keys that belong to this backend. `claims(facts, config)` says how well the backend suits
+    the weights: 0 not at all, higher is better; the highest score of a family wins.
+    """
+
+    name: str
+    engine: str
+    claims: Claims
+    shape: Literal["step", "stream"] = "step"
+    aliases: tuple[str, ...] = ()
+    options: dict[str, Any] = {}
+    summary: str = ""
+
+
+class EngineError(Exception):
+    """The engine cannot do what was asked; the message says why and what to do next."""
+
+
+class LoadError(EngineError):
+    """The weights cannot be loaded; the message is shown as the model's reason."""
+
+
+class UnsupportedError(EngineError):
+    """A capability this engine lacks; the message names it."""
+
+
+class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What to load and with which limits. Sizes are in tokens; None means that the engine chooses."""
+
+    model: str
+    weights: str
+    options: dict[str, Any] = {}
+    context_tokens: int | None = None
+    lanes: int = 16
+    running_lanes: int = 16
+    kv_tokens: int | None = None
+    memory_bytes: int | None = None
+    max_batch_tokens: int = 512
+    threads: int = 1
+    embeddings: bool = False
+
+
+class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known once the weights are loaded.
+
+    `prefix` says how the state of a lane can be reused: "tokens" it can be cut anywhere, "tip" only whole
+    states can be copied, "none" not at all. `shares_kv`: a forked prefix costs no memory of its own.
+    `eos_ids` are all tokens that end a generation. `special_tokens` are texts that the tokenizer turns into
+    control tokens when asked to parse them.
+    """
+
+    vocabulary: int
+    context_tokens: int
+    kv_tokens: int
+    lanes: int
+    eos_ids: tuple[int, ...] = ()
+    bos_id: int | None = None
+    adds_bos: bool = False
+    bos_token: str = ""
+    eos_token: str = ""
+    chat_template: str | None = None
+    special_tokens: tuple[str, ...] = ()
+    generation_defaults: dict[str, Any] = {}
+    prefix: Literal["tokens", "tip", "none"] = "tokens"
+    shares_kv: bool = True
+    draftable: bool = False
+    mixed_adapters: bool = False
+    text_only: bool = False
+    capabilities: frozenset[str] = frozenset()
+    engine: str = ""
+    description: str = ""
+    weights_bytes: int = 0
+    kv_bytes: int = 0
+    trained_context_tokens: int = 0
+    embedding_length: int = 0
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How one sequence draws its tokens. The defaults change nothing: temperature 1 and everything else off.
+
+    Repeat penalty counts prompt and output (the last `repeat_last_n` tokens, -1 all), frequency and presence
+    penalties the output only. `logit_bias` is added to the raw logits; -inf bans a token. `seed` None draws one.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    seed: int | None = None
+
+
+class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One sequence's share of a step: compute `tokens` at positions `start`.. of `lane`.
+
+    `sample` draws the next token from the last position. `logprobs`: None for no log-probabilities, else how
+    many alternatives to return beside the drawn token. `prompt_logprobs`: the same for every computed
+    position that has a successor in the row or in `next_token`. `mask`: packed little-endian bits over the
+    vocabulary (uint32 words), 1 allowed, applied before sampling. `drafts`: the last that many of `tokens` are
+    guesses to verify.
+    """
+
+    seq: int
+    lane: int
+    start: int
+    tokens: Sequence[int]
+    sample: bool
+    drafts: int = 0
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    next_token: int | None = None
+    mask: bytes | None = None
+    adapter: str | None = None
+
+
+class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One step: every row has its own lane, and all tokens together fit the engine's `max_batch_tokens`."""
+
+    rows: tuple[PlanRow, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(row.tokens) for row in self.rows)
+
+
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Natural log-probability of `token` under the raw distribution, and the likeliest alternatives."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a row gave: the drawn tokens (accepted drafts and one more), or an error of this row alone.
+
+    What the lane of a failed row holds is undefined; the scheduler empties it.
+    """
+
+    seq: int
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    error: str | None = None
+
+
+class StepResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows of a plan in its order. `fit` False: nothing was computed and no state changed."""
+
+    rows: tuple[ResultRow, ...] = ()
+    fit: bool = True
+
+
+Progress = Callable[[float], None]
+
+
+class Engine(abc.ABC):
+    """A loaded model. One thread calls `load`, `step` and `unload`; the tokenizer's methods may be called
+    from another thread at any time after `load`."""
+
+    info: EngineInfo
+
+    @abc.abstractmethod
+    def load(self, request: LoadRequest, progress: Progress) -> EngineInfo:
+        """Load the weights, calling `progress` with 0..1. Raises LoadError with a sentence to act on."""
+
+    @abc.abstractmethod
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of `text`, without BOS. `special`: texts of control tokens become those tokens."""
+
+    @abc.abstractmethod
+    def token_bytes(self, token: int, *, special: bool = False) -> bytes:
+        """UTF-8 bytes (perhaps a part of a character) that `token` adds; control tokens give none unless
+        `special`."""
+
+    def embed(self, batch: Sequence[Sequence[int]]) -> list[list[float]]:
+        """One normalised vector of `info.embedding_length` floats per token list."""
+        raise UnsupportedError(
+            "this model was not loaded for embeddings; set `embeddings: true` in its config.yaml"
+        )
+
+    def unload(self) -> None:
+        """Release what the process's exit would not."""
+
+
+class StepEngine(Engine):
+    """An engine that Modelyard's scheduler drives, one step at a time.
+
+    The scheduler guarantees that a lane computes positions in order, that `start` equals what the lane holds,
+    and that the lanes in use stay below `info.lanes`.
+    """
+
+    @abc.abstractmethod
+    def open(self, seq: int, sampling: Sampling, history: Sequence[int]) -> None:
+        """Make the sampler of sequence `seq`; `history` is its prompt. It survives preemption."""
+
+    @abc.abstractmethod
+    def close(self, seq: int) -> None:
+        """Forget the sampler of `seq`. Its lane keeps its state."""
+
+    @abc.abstractmethod
+    def step(self, plan: StepPlan) -> StepResult:
+        """Compute the plan. An exception means that the engine is broken; a row's own failure goes into its
+        `error`."""
+
+    @abc.abstractmethod
+    def truncate(self, lane: int, keep: int) -> int:
+        """Drop the state of `lane` after its first `keep` tokens; returns how many are really kept (0 where
+        the state cannot be cut)."""
+
+    @abc.abstractmethod
+    def fork(self, source: int, target: int, keep: int) -> bool:
+        """Make the empty lane `target` hold the first `keep` tokens of `source`. False where impossible."""
+
+
+class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One sequence for a stream engine. `prompt` holds token ids; `text` is set where the engine is text_only."""
+
+    request_id: str
+    prompt: tuple[int, ...] = ()
+    text: str | None = None
+    sampling: Sampling
+    max_tokens: int
+    min_tokens: int = 0
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    adapter: str | None = None
+    priority: int = 0
+
+
+class TokenChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """Some tokens (or text, from a text_only engine) of one sequence.
+
+    The last chunk carries `finish` and includes the token that ended the sequence.
+    """
+
+    tokens: tuple[int, ...] = ()
+    text: str | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    cached_tokens: int | None = None
+    finish: Literal["stop", "length"] | None = None
+
+
+class StreamEngine(Engine):
+    """An engine with continuous batching of its own. Its methods run on the worker's event loop thread."""
+
+    @abc.abstractmethod
+    def generate(self, request: EngineRequest) -> AsyncIterator[TokenChunk]:
+        """Yield chunks until `finish`. Closing the iterator cancels the work. An EngineError fails this request
+        alone; any other exception means that the engine is broken."""

@@ -1,0 +1,283 @@
+"""The llama.cpp step engine: one context whose KV cache all lanes share, one decode per plan.
+
+It owns the model, the contexts and the samplers of open sequences. What to compute when, and which lane
+holds which tokens, is the scheduler's business.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from llama_cpp import llama_cpp as ll
+
+from backends.contract import (
+    EngineError,
+    EngineInfo,
+    LoadError,
+    LoadRequest,
+    PlanRow,
+    Progress,
+    ResultRow,
+    Sampling,
+    StepEngine,
+    StepPlan,
+    StepResult,
+    TokenLogprobs,
+)
+from backends.llamacpp.batch import Batch, FloatRows, Placed
+from backends.llamacpp.embedding import TEXTS, Embedder
+from backends.llamacpp.loading import Header, engine_version, find_file, load_model, new_context
+from backends.llamacpp.logs import last_errors, log_bridge
+from backends.llamacpp.memory import Pool, plan_pool
+from backends.llamacpp.parameters import (
+    cache_types,
+    embedding_params,
+    generation_params,
+    start_backend,
+    ubatch_tokens,
+)
+from backends.llamacpp.sampling import Distribution, Logits, Sampler, allow_only
+from backends.llamacpp.vocabulary import Vocabulary
+
+NO_SLOT = 1
+
+
+class LlamaCppEngine(StepEngine):
+    """See StepEngine. Samplers are llama.cpp's own; masks and log-probabilities are numpy on its logits."""
+
+    def __init__(self) -> None:
+        self._model: Any = None
+        self._context: Any = None
+        self._memory: Any = None
+        self._embedder: Embedder | None = None
+        self._samplers: dict[int, Sampler] = {}
+
+    # Loading
+
+    def load(self, request: LoadRequest, progress: Progress) -> EngineInfo:
+        log_bridge()
+        most = ll.llama_max_parallel_sequences()
+        if not 1 <= request.lanes <= most:
+            raise LoadError(
+                f"{request.lanes} lanes are asked for, and llama.cpp has {most}; "
+                "lower scheduler.max_lanes or scheduler.cached_lanes"
+            )
+        path = find_file(request.weights)
+        start_backend(request.options)
+        self._model = load_model(path, request.options, progress)
+        try:
+            self.info = self._prepare(request)
+        except BaseException:
+            self.unload()
+            raise
+        return self.info
+
+    def _prepare(self, request: LoadRequest) -> EngineInfo:
+        model, header = self._model, Header(self._model)
+        if ll.llama_model_has_encoder(model):
+            raise LoadError(f"llamacpp does not serve encoder-decoder models such as {header.architecture}")
+        shape = header.shape()
+        types = cache_types(request.options)
+        bytes_per_token = 0.0 if ll.llama_model_is_recurrent(model) else shape.kv_bytes_per_token(*types)
+        pool = plan_pool(request, shape, bytes_per_token=bytes_per_token, ubatch=ubatch_tokens(request))
+        self._vocabulary = Vocabulary(model)
+        self._suppressed = self._vocabulary.suppressed()
+        self._context, kv_bytes = new_context(
+            model, generation_params(request, kv_tokens=pool.kv_tokens), purpose="generation"
+        )
+        self._memory = ll.llama_get_memory(self._context)
+        self._batch = Batch(request.max_batch_tokens)
+        self._logits = FloatRows(self._vocabulary.size)
+        if request.embeddings or not self._memory:
+            kv_bytes += self._prepare_embeddings(request, header, pool)
+        kv_tokens = ll.llama_n_ctx(self._context)
+        can_cut = self._can_cut(request.options)
+        return EngineInfo(
+            vocabulary=self._vocabulary.size,
+            context_tokens=min(pool.context_tokens, kv_tokens),
+            kv_tokens=kv_tokens,
+            lanes=request.lanes,
+            eos_ids=self._vocabulary.ending(),
+            bos_id=self._vocabulary.bos_id,
+            adds_bos=self._vocabulary.adds_bos,
+            bos_token=self._vocabulary.text_of(self._vocabulary.bos_id),
+            eos_token=self._vocabulary.text_of(self._vocabulary.eos_id),
+            chat_template=self._vocabulary.chat_template(),
+            special_tokens=self._vocabulary.special_texts(),
+            generation_defaults=header.generation_defaults(),
+            prefix="tokens" if can_cut else "none",
+            shares_kv=can_cut,
+            capabilities=self._capabilities(),
+            engine=engine_version(),
+            description=header.description(),
+            weights_bytes=shape.weights_bytes,
+            kv_bytes=kv_bytes or (int(bytes_per_token * kv_tokens) if self._memory else 0),
+            trained_context_tokens=shape.trained_tokens,
+            embedding_length=ll.llama_model_n_embd_out(model) if self._embedder else 0,
+        )
+
+    def _prepare_embeddings(self, request: LoadRequest, header: Header, pool: Pool) -> int:
+        """Make the context for embeddings; returns the bytes of its cache."""
+        params = embedding_params(
+            request, context_tokens=pool.context_tokens, texts=TEXTS, is_causal=header.is_causal
+        )
+        context, kv_bytes = new_context(self._model, params, purpose="embeddings")
+        self._embedder = Embedder(
+            context,
+            length=ll.llama_model_n_embd_out(self._model),
+            pooling=request.options.get("pooling") or header.pooling,
+        )
+        return kv_bytes
+
+    def _can_cut(self, options: Mapping[str, Any]) -> bool:
+        """Whether lanes can be cut anywhere: recurrent states cannot, and a sliding window that forgets has
+        lost what a shorter prefix would need."""
+        model = self._model
+        if not self._memory or ll.llama_model_is_recurrent(model) or ll.llama_model_is_hybrid(model):
+            return False
+        return bool(ll.llama_model_n_swa(model) == 0 or options.get("swa_full", True))
+
+    def _capabilities(self) -> frozenset[str]:
+        generates = ("logit_bias", "logprobs", "mask", "prompt_logprobs") if self._memory else ()
+        return frozenset(generates) | ({"embeddings"} if self._embedder else set())
+
+    def unload(self) -> None:
+        """Free samplers, contexts and weights. May be called again."""
+        while self._samplers:
+            self._samplers.popitem()[1].close()
+        if self._embedder is not None:
+            self._embedder.close()
+            self._embedder = None
+        if self._context is not None:
+            ll.llama_free(self._context)
+            self._context = self._memory = None
+        if self._model is not None:
+            ll.llama_model_free(self._model)
+            self._model = None
+
+    # Text and vectors
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        return self._vocabulary.tokenize(text, special=special)
+
+    def token_bytes(self, token: int, *, special: bool = False) -> bytes:
+        return self._vocabulary.token_bytes(token, special=special)
+
+    def embed(self, batch: Sequence[Sequence[int]]) -> list[list[float]]:
+        if self._embedder is None:
+            return super().embed(batch)
+        return self._embedder.embed([self._vocabulary.framed(tokens) for tokens in batch])
+
+    # Steps
+
+    def open(self, seq: int, sampling: Sampling, history: Sequence[int]) -> None:
+        if seq in self._samplers:
+            raise EngineError(f"sequence {seq} is open already; close it first")
+        self._samplers[seq] = Sampler(
+            sampling,
+            history,
+            vocabulary=self.info.vocabulary,
+            window=self.info.kv_tokens,
+            banned=self._suppressed,
+        )
+
+    def close(self, seq: int) -> None:
+        sampler = self._samplers.pop(seq, None)
+        if sampler is None:
+            raise EngineError(f"sequence {seq} is not open, so it cannot be closed")
+        sampler.close()
+
+    def step(self, plan: StepPlan) -> StepResult:
+        if plan.num_tokens > self._batch.capacity:
+            raise EngineError(f"the step has {plan.num_tokens} tokens; a batch holds {self._batch.capacity}")
+        refused = {row.seq: reason for row in plan.rows if (reason := self._refusal(row))}
+        rows = [row for row in plan.rows if row.seq not in refused]
+        results = {seq: ResultRow(seq=seq, error=reason) for seq, reason in refused.items()}
+        if rows:
+            placed = self._batch.fill(rows)
+            if not self._decode():
+                return StepResult(fit=False)
+            outputs = max(place.sampled for place in placed) + 1
+            if outputs:
+                logits = self._logits.view(ll.llama_get_logits(self._context), outputs)
+            for place in placed:
+                results[place.row.seq] = (
+                    self._result(place, logits) if outputs else ResultRow(seq=place.row.seq)
+                )
+        return StepResult(rows=tuple([results[row.seq] for row in plan.rows]))
+
+    def _refusal(self, row: PlanRow) -> str | None:
+        """Why a row cannot be computed, or None. llama.cpp would refuse the whole batch for it."""
+        if not self._memory:
+            return "this model makes embeddings only; it cannot generate text"
+        if row.adapter is not None:
+            return "llamacpp does not serve adapters yet"
+        if row.drafts:
+            return "llamacpp does not verify drafts"
+        if not row.tokens or row.start + len(row.tokens) > self.info.kv_tokens:
+            end = row.start + len(row.tokens)
+            return f"tokens {row.start} to {end} do not fit a pool of {self.info.kv_tokens}"
+        if min(row.tokens) < 0 or max(row.tokens) >= self.info.vocabulary:
+            return f"the prompt has a token outside of the model's 0 to {self.info.vocabulary - 1}"
+        return None
+
+    def _decode(self) -> bool:
+        """Compute the filled batch; False where the pool has no room and nothing has changed."""
+        with log_bridge().record() as lines:
+            code = ll.llama_decode(self._context, self._batch.native)
+        if code not in (0, NO_SLOT):
+            raise EngineError(f"llama.cpp could not compute the step (code {code}): {last_errors(lines)}")
+        return bool(code == 0)
+
+    def _result(self, place: Placed, logits: Logits) -> ResultRow:
+        row = place.row
+        prompt_logprobs = self._prompt_logprobs(place, logits) if place.prompt else ()
+        if not row.sample:
+            return ResultRow(seq=row.seq, prompt_logprobs=prompt_logprobs)
+        own, sampler = logits[place.sampled], self._samplers[row.seq]
+        distribution = None if row.logprobs is None else Distribution(own, row.logprobs)
+        if row.mask is not None and not allow_only(own, row.mask):
+            return ResultRow(seq=row.seq, error="the grammar allows no token here")
+        token = sampler.draw(self._context, place.last, own)
+        # False for NaN too, which a broken model computes.
+        if not own[token] > -np.inf or sampler.bans(token):
+            return ResultRow(
+                seq=row.seq, error="no token is left to draw: mask, bias or the model rule out all"
+            )
+        return ResultRow(
+            seq=row.seq,
+            tokens=(token,),
+            logprobs=() if distribution is None else (distribution.of(token),),
+            prompt_logprobs=prompt_logprobs,
+        )
+
+    def _prompt_logprobs(self, place: Placed, logits: Logits) -> tuple[TokenLogprobs, ...]:
+        row = place.row
+        following = [*row.tokens[1:], *([] if row.next_token is None else [row.next_token])]
+        own = logits[place.first : place.first + place.prompt]
+        alternatives = row.prompt_logprobs or 0
+        return tuple(
+            [Distribution(one, alternatives).of(token) for one, token in zip(own, following, strict=True)]
+        )
+
+    def truncate(self, lane: int, keep: int) -> int:
+        held = self._held(lane)
+        if keep >= held:
+            return held
+        if keep > 0 and self.info.prefix == "tokens" and ll.llama_memory_seq_rm(self._memory, lane, keep, -1):
+            return keep
+        ll.llama_memory_seq_rm(self._memory, lane, -1, -1)
+        return 0
+
+    def fork(self, source: int, target: int, keep: int) -> bool:
+        if self._held(target):
+            raise EngineError(f"lane {target} is not empty; truncate it before forking into it")
+        if self.info.prefix != "tokens" or keep > self._held(source):
+            return False
+        ll.llama_memory_seq_cp(self._memory, source, target, 0, keep)
+        return True
+
+    def _held(self, lane: int) -> int:
+        if not 0 <= lane < self.info.lanes:
+            raise EngineError(f"there is no lane {lane}; the engine has {self.info.lanes}")
+        return int(ll.llama_memory_seq_pos_max(self._memory, lane)) + 1

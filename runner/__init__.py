@@ -1,0 +1,1 @@
+"""Loaded models: lifecycle, routing, admission and worker processes."""

@@ -1,0 +1,33 @@
+"""The core budget: how many threads a worker gets, and how they wait for one another."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+SPIN_COUNT = 1000
+"""Spins of a GNU OpenMP thread before it sleeps, where front end and engine share the cores: long enough to
+bridge the gap between two operators of a step, short enough to leave the core to whoever needs it. Measured
+against the default and against waiting passively in benchmarks/LOG.md."""
+
+
+class CoreShare(msgspec.Struct, frozen=True):
+    """Threads of one worker, and the environment variables that make them wait the right way."""
+
+    threads: int
+    environment: dict[str, str]
+
+
+def share_cores(requested: int | None, *, cores: int, live_threads: Iterable[int]) -> CoreShare:
+    """What a new worker gets beside workers that run `live_threads`. All cores, unless the model asks for another
+    number; where the sum is over the cores, the newcomer's threads do not spin."""
+    threads = requested or cores
+    crowded = sum(live_threads) + threads > cores
+    spin = 0 if crowded else SPIN_COUNT
+    return CoreShare(
+        threads,
+        {
+            "OMP_NUM_THREADS": str(threads),
+            "GOMP_SPINCOUNT": str(spin),
+            "OMP_WAIT_POLICY": "passive" if crowded else "active",
+        },
+    )

@@ -1,0 +1,131 @@
+"""One worker of a model version: started, and started again with growing pauses when it crashes."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from backends.contract import EngineInfo
+from runner.errors import LoadFailed, ModelNotReady, RunnerError
+from runner.process import WorkerProcess
+from runner.wire.messages import Start, WorkerStats
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+STABLE_AFTER_S = 60.0
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """How to start a worker."""
+
+    interpreter: str
+    start: Start
+    environment: dict[str, str]
+    log_path: Path
+
+
+class Instance:
+    """A worker process that is kept alive. `active` counts the requests that use it."""
+
+    def __init__(
+        self,
+        name: str,
+        launch: Launch,
+        *,
+        on_stats: Callable[["Instance", WorkerStats], None],
+        on_restart: Callable[[], None],
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.name = name
+        self.launch = launch
+        self.active = 0
+        self._on_stats = on_stats
+        self._on_restart = on_restart
+        self._clock = clock
+        self._sleep = sleep
+        self._process: WorkerProcess | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._available = asyncio.Event()
+        self._failure: RunnerError | None = None
+
+    @property
+    def progress(self) -> float:
+        """How far the load is, 0..1."""
+        return self._process.progress if self._process is not None else 0.0
+
+    @property
+    def stats(self) -> WorkerStats:
+        return self._process.stats if self._process is not None else WorkerStats()
+
+    @property
+    def is_available(self) -> bool:
+        return self._available.is_set() and self._failure is None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None and self._process.is_alive else None
+
+    async def start(self) -> EngineInfo:
+        """Spawn and load. Raises LoadFailed; nothing is left running then."""
+        info = await self._spawn()
+        self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise {self.name}")
+        return info
+
+    async def process(self) -> WorkerProcess:
+        """The live worker; waits while it is being restarted. Raises what keeps it from coming back."""
+        await self._available.wait()
+        if self._failure is not None:
+            raise self._failure
+        assert self._process is not None
+        return self._process
+
+    async def stop(self) -> None:
+        """End the worker for good."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+        self._failure = ModelNotReady("the model was unloaded", retry_after_s=1.0)
+        self._available.set()
+        if self._process is not None:
+            await self._process.stop()
+
+    async def _spawn(self) -> EngineInfo:
+        process = WorkerProcess(
+            self.name, log_path=self.launch.log_path, on_stats=lambda stats: self._on_stats(self, stats)
+        )
+        self._process = process
+        try:
+            await process.spawn(
+                self.launch.interpreter, self.launch.start, environment=self.launch.environment
+            )
+            ready = await asyncio.shield(process.ready)
+        except BaseException:
+            process.kill()
+            await process.stop()
+            raise
+        self._available.set()
+        return ready.info
+
+    async def _supervise(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            assert self._process is not None
+            since = self._clock()
+            await asyncio.shield(self._process.exited)
+            self._available.clear()
+            if self._clock() - since > STABLE_AFTER_S:
+                pause_s = FIRST_PAUSE_S
+            while not self._available.is_set():
+                logger.warning("restarting worker %s in %.1f s", self.name, pause_s)
+                await self._sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                self._on_restart()
+                try:
+                    await self._spawn()
+                except LoadFailed as error:
+                    logger.error("worker %s could not be restarted: %s", self.name, error)

@@ -1,0 +1,148 @@
+"""Loads and unloads versions within the memory budget. Whose turn it is to be loaded is decided elsewhere."""
+
+import asyncio
+import itertools
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from backends.registry import Registry
+from repository.snapshot import ModelEntry, VersionEntry
+from runner.instance import Instance
+from runner.launch import OVERHEAD_BYTES, LaunchPlan, plan_launch
+from runner.ledger import Candidate, Ledger
+from runner.loaded import LoadedVersion
+from runner.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+
+class Loading(msgspec.Struct):
+    """A load under way. `progress`: 0..1 over all instances."""
+
+    instances: tuple[Instance, ...] = ()
+
+    @property
+    def progress(self) -> float:
+        return min((instance.progress for instance in self.instances), default=0.0)
+
+
+class Loader:
+    """Owns the ledger. `in_use` lists what is loaded, so that idle versions can be evicted for a newcomer."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        ledger: Ledger,
+        metrics: Metrics,
+        cores: int,
+        log_dir: Path,
+        in_use: Callable[[], Iterable[LoadedVersion]],
+        evict: Callable[[LoadedVersion], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ledger = ledger
+        self._registry = registry
+        self._metrics = metrics
+        self._cores = cores
+        self._log_dir = log_dir
+        self._in_use = in_use
+        self._evict = evict
+        self._clock = clock
+        self._room = asyncio.Lock()
+        self._serials = itertools.count(1)
+
+    async def load(self, entry: ModelEntry, version: VersionEntry, loading: Loading) -> LoadedVersion:
+        """Start the version's workers. Raises LoadFailed or InsufficientMemory; nothing is left running then."""
+        serial = next(self._serials)
+        key = f"{entry.name}:{version.number}#{serial}"
+        began = self._clock()
+        async with self._room:
+            plan = await self._plan(entry, version)
+            await self._make_room(entry.name, plan)
+            self.ledger.reserve(key, plan.estimate_bytes)
+        instances = tuple(
+            Instance(
+                f"{entry.name}:{version.number}/{index}",
+                launch,
+                on_stats=self._metrics.worker_observer(entry.name, version.number),
+                on_restart=self._metrics.restart_counter(entry.name, version.number),
+                clock=self._clock,
+            )
+            for index, launch in enumerate(plan.launches)
+        )
+        loading.instances = instances
+        logger.info("loading %s version %d (backend %s)", entry.name, version.number, plan.backend)
+        try:
+            async with asyncio.TaskGroup() as group:
+                starting = [group.create_task(instance.start()) for instance in instances]
+        except BaseExceptionGroup as errors:
+            await self._abandon(key, instances)
+            raise errors.exceptions[0] from None
+        except BaseException:
+            await self._abandon(key, instances)
+            raise
+        info = starting[0].result()
+        self.ledger.reserve(key, len(instances) * (info.weights_bytes + info.kv_bytes + OVERHEAD_BYTES))
+        self._metrics.loaded(entry.name, version.number, self._clock() - began)
+        logger.info(
+            "%s version %d is ready after %.1f s: %s, context %d tokens, KV pool %d tokens",
+            entry.name,
+            version.number,
+            self._clock() - began,
+            info.description or info.engine,
+            info.context_tokens,
+            info.kv_tokens,
+        )
+        return LoadedVersion(
+            entry.name,
+            version.number,
+            source=(version.stamp, entry.config),
+            ledger_key=key,
+            plan=plan,
+            instances=instances,
+            info=info,
+            clock=self._clock,
+        )
+
+    async def unload(self, loaded: LoadedVersion) -> None:
+        """End the version's workers and give their memory back."""
+        await loaded.stop()
+        self.ledger.release(loaded.ledger_key)
+        self._metrics.unloaded(loaded.name, loaded.version)
+        logger.info("%s version %d is unloaded", loaded.name, loaded.version)
+
+    async def _plan(self, entry: ModelEntry, version: VersionEntry) -> LaunchPlan:
+        idle = sum(
+            self.ledger.reserved_bytes(loaded.ledger_key) for loaded in self._in_use() if loaded.is_evictable
+        )
+        live = [launch.start.load.threads for loaded in self._in_use() for launch in loaded.plan.launches]
+        return await asyncio.to_thread(
+            plan_launch,
+            entry,
+            version,
+            registry=self._registry,
+            free_bytes=self.ledger.free_bytes + idle,
+            cores=self._cores,
+            live_threads=live,
+            interpreter=sys.executable,
+            log_dir=self._log_dir,
+        )
+
+    async def _make_room(self, name: str, plan: LaunchPlan) -> None:
+        by_key = {loaded.ledger_key: loaded for loaded in self._in_use() if loaded.is_evictable}
+        idle = [Candidate(key, loaded.last_used) for key, loaded in by_key.items()]
+        for key in self.ledger.evictions(name, plan.estimate_bytes, idle):
+            loaded = by_key[key]
+            logger.info("evicting %s version %d to make room for %s", loaded.name, loaded.version, name)
+            self._evict(loaded)
+            await self.unload(loaded)
+
+    async def _abandon(self, key: str, instances: Iterable[Instance]) -> None:
+        await asyncio.gather(*(instance.stop() for instance in instances))
+        self.ledger.release(key)

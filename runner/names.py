@@ -1,0 +1,79 @@
+"""Names on the wire: `name`, `name:version`; and which model a request means when it names none or a wrong one."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from runner.errors import ModelNotFound
+
+
+class ModelName(msgspec.Struct, frozen=True):
+    """A model and the version asked for, None for the default."""
+
+    model: str
+    version: int | None = None
+
+    def __str__(self) -> str:
+        return self.model if self.version is None else f"{self.model}:{self.version}"
+
+
+def parse_name(text: str) -> ModelName:
+    """`orca:2` is version 2 of orca. A part that is not all digits belongs to no version."""
+    name, separator, version = text.rpartition(":")
+    if separator and name and version.isascii() and version.isdigit():
+        return ModelName(name, int(version))
+    return ModelName(text)
+
+
+def choose_name(
+    asked: str | None,
+    bearer: str | None,
+    *,
+    known: Sequence[str],
+    aliases: Mapping[str, str],
+    fallback: str,
+) -> str:
+    """The served name that a request means.
+
+    Its own `model` first; where it names none, a bearer token that is a model's name; then the one model there
+    is. `fallback`: that one model also answers to a wrong name ("always"), to none only ("missing"), or the
+    request must name it ("never"). Raises ModelNotFound with close names.
+    """
+
+    def is_known(text: str | None) -> bool:
+        return bool(text) and (
+            parse_name(text or "").model in known or parse_name(text or "").model in aliases
+        )
+
+    asked = asked or None
+    if asked is not None and is_known(asked):
+        return asked
+    if asked is None and bearer is not None and is_known(bearer):
+        return bearer
+    if len(known) == 1 and (fallback == "always" or (fallback == "missing" and asked is None)):
+        return known[0]
+    if asked is None:
+        raise ModelNotFound(
+            f"the request names no model; there are {_list(known)}" if known else "there are no models",
+            model=None,
+        )
+    raise unknown_model(asked, [*known, *aliases])
+
+
+def unknown_model(asked: str, known: Sequence[str]) -> ModelNotFound:
+    """The error for a name that nothing answers to."""
+    close = difflib.get_close_matches(parse_name(asked).model, known, n=3, cutoff=0.5)
+    hint = (
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else f"there are {_list(known)}"
+        if known
+        else "there are none"
+    )
+    return ModelNotFound(f"there is no model {asked!r}; {hint}", model=asked)
+
+
+def _list(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:10])
+    return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown

@@ -1,0 +1,234 @@
+"""One worker process as the server sees it: spawn, talk, notice its death, end it.
+
+Death is noticed by waiting on the process, for a child that the engine forked may keep the socket open. The
+whole process group is ended, so that such children go too.
+"""
+
+import asyncio
+import collections
+import contextlib
+import itertools
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from runner.errors import LoadFailed, RunnerError, WorkerCrashed, from_wire
+from runner.wire.frames import ProtocolError, encode, server_decoder
+from runner.wire.messages import (
+    CallFailed,
+    Cancel,
+    Dropped,
+    FromWorker,
+    Loading,
+    LoadRefused,
+    Ready,
+    Start,
+    Stop,
+    ToWorker,
+    WorkerStats,
+)
+
+logger = logging.getLogger(__name__)
+
+STOP_GRACE_S = 5.0
+LAST_WORDS_S = 1.0
+
+
+class Call:
+    """The answers to one message, in order. `get` waits for the next; it raises once the worker failed it."""
+
+    __slots__ = ("_items", "_waiter", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._items: collections.deque[FromWorker | RunnerError] = collections.deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, item: FromWorker | RunnerError) -> None:
+        self._items.append(item)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    @property
+    def has_items(self) -> bool:
+        return bool(self._items)
+
+    async def get(self) -> FromWorker:
+        """The next answer. Raises RunnerError where the call failed."""
+        while not self._items:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        item = self._items.popleft()
+        if isinstance(item, RunnerError):
+            raise item
+        return item
+
+
+class WorkerProcess(asyncio.Protocol):
+    """A started worker. `ready` resolves when the model is loaded, or fails with LoadFailed."""
+
+    def __init__(self, name: str, *, log_path: Path, on_stats: Callable[[WorkerStats], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.name = name
+        self.progress: float = 0.0
+        self.stats = WorkerStats()
+        self.ready: asyncio.Future[Ready] = loop.create_future()
+        self.exited: asyncio.Future[int] = loop.create_future()
+        self.log_path = log_path
+        self._on_stats = on_stats
+        self._decoder = server_decoder()
+        self._transport: asyncio.Transport | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._waiting: asyncio.Task[None] | None = None
+        self._disconnected: asyncio.Future[None] = loop.create_future()
+        self._numbers = itertools.count(1)
+        self._calls: dict[int, Call] = {}
+        self._is_stopping = False
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process is not None and not self.exited.done()
+
+    async def spawn(self, interpreter: str, start: Start, *, environment: Mapping[str, str]) -> None:
+        """Start the process and send it its first frame."""
+        ours, theirs = socket.socketpair()
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with theirs, self.log_path.open("ab") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    interpreter,
+                    "-I",
+                    "-m",
+                    "runner.worker",
+                    str(theirs.fileno()),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **environment},
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            ours.close()
+            raise LoadFailed(
+                f"the worker could not be started with {interpreter}: {error.strerror}"
+            ) from error
+        self._waiting = asyncio.create_task(self._wait(), name=f"wait {self.name}")
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_connection(lambda: self, sock=ours)
+        self.send(start)
+
+    def send(self, message: ToWorker) -> None:
+        """Queue one message; what a dead worker is sent is dropped, as its calls have failed already."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(encode([message]))
+
+    def call(self, make: Callable[[int], ToWorker]) -> Call:
+        """Send the message that `make` builds for a new call number. End it with `hang_up`."""
+        if not self.is_alive:
+            raise WorkerCrashed
+        call = Call(next(self._numbers))
+        self._calls[call.number] = call
+        self.send(make(call.number))
+        return call
+
+    def hang_up(self, call: Call, *, cancel: bool) -> None:
+        """Forget a call; with `cancel` the worker stops working on it."""
+        if self._calls.pop(call.number, None) is not None and cancel:
+            self.send(Cancel(call.number))
+
+    async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
+        """End the process and its group, politely at first."""
+        self._is_stopping = True
+        if self._process is None:
+            return
+        self.send(Stop())
+        try:
+            async with asyncio.timeout(grace_s):
+                await asyncio.shield(self.exited)
+        except TimeoutError:
+            logger.warning(
+                "worker %s (pid %d) did not stop in %g s; killing it", self.name, self.pid, grace_s
+            )
+        self.kill()
+        if self._waiting is not None:
+            await self._waiting
+
+    def kill(self) -> None:
+        """End the whole process group at once."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    # asyncio.Protocol
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message in self._decoder.feed(data):
+                self._dispatch(message)
+        except ProtocolError:
+            logger.exception("worker %s sent what is not a frame; ending it", self.name)
+            self.kill()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._disconnected.done():
+            self._disconnected.set_result(None)
+
+    def _dispatch(self, message: FromWorker) -> None:
+        match message:
+            case WorkerStats():
+                self.stats = message
+                self._on_stats(message)
+            case Loading(fraction):
+                self.progress = fraction
+            case Ready():
+                self.progress = 1.0
+                if not self.ready.done():
+                    self.ready.set_result(message)
+            case LoadRefused(reason):
+                self._refuse(reason)
+            case CallFailed(number, error):
+                self._answer(number, from_wire(error))
+            case Dropped():
+                pass
+            case _:
+                self._answer(message.call, message)
+
+    def _answer(self, number: int, item: FromWorker | RunnerError) -> None:
+        call = self._calls.get(number)
+        if call is not None:
+            call.put(item)
+
+    def _refuse(self, reason: str) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(LoadFailed(reason))
+            self.ready.exception()  # whoever waits gets it; nobody waiting is no error
+
+    async def _wait(self) -> None:
+        assert self._process is not None
+        status = await self._process.wait()
+        self.kill()  # children of the engine that outlived it
+        with contextlib.suppress(TimeoutError):  # what it said last may be in the socket still
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._disconnected
+        self.exited.set_result(status)
+        if self._transport is not None:
+            self._transport.close()
+        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+        self._refuse(f"the worker ended with {how} while loading; its log is {self.log_path}")
+        if not self._is_stopping:
+            logger.error("worker %s (pid %d) ended with %s; log: %s", self.name, self.pid, how, self.log_path)
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            call.put(WorkerCrashed(f"the worker of this model ended with {how} during the request"))

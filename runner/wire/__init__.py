@@ -1,0 +1,1 @@
+"""What crosses the socket between the server and a worker."""

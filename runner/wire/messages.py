@@ -1,0 +1,199 @@
+"""The messages between a server and its worker. The first frame in each direction carries the protocol version."""
+
+from typing import Any
+
+import msgspec
+
+from backends.contract import EngineInfo, LoadRequest
+from runner.errors import WireError
+from runner.wire.requests import Delta, Finished, GenerateRequest, Prompt
+
+PROTOCOL = 1
+
+
+class SchedulerLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What the step scheduler may use; sizes in sequences and tokens."""
+
+    max_lanes: int = 16
+    cached_lanes: int = 16
+    max_batch_tokens: int = 512
+    prefix_cache: bool = True
+    max_queue_size: int = 256
+    queue_timeout_s: float | None = None
+    request_timeout_s: float | None = None
+
+
+class TemplateTexts(msgspec.Struct, frozen=True, kw_only=True):
+    """The Jinja2 templates that a configuration gives; None means the model's own."""
+
+    chat: str | None = None
+
+
+# Server to worker.
+
+
+class Start(msgspec.Struct, frozen=True, tag="start", array_like=True, kw_only=True):
+    """The first frame: which engine to load, with what, and the request defaults of the model."""
+
+    protocol: int
+    engine: str
+    shape: str
+    load: LoadRequest
+    limits: SchedulerLimits
+    template: TemplateTexts = TemplateTexts()
+    defaults: dict[str, Any] = {}
+    stop: tuple[str, ...] = ()
+    warmup: tuple[str, ...] = ()
+
+
+class Submit(msgspec.Struct, frozen=True, tag="submit", array_like=True):
+    """Begin a request; `call` is a number of the server's own that all its events carry."""
+
+    call: int
+    request: GenerateRequest
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel", array_like=True):
+    """Stop a request. Nothing more is sent for it but one last Dropped."""
+
+    call: int
+
+
+class Tokenize(msgspec.Struct, frozen=True, tag="tokenize", array_like=True):
+    """Tokens of a prompt, rendered first where it is a chat; answered by Tokenized."""
+
+    call: int
+    prompt: Prompt
+
+
+class Detokenize(msgspec.Struct, frozen=True, tag="detokenize", array_like=True):
+    """Text of tokens, control tokens included; answered by Detokenized."""
+
+    call: int
+    tokens: tuple[int, ...]
+
+
+class Embed(msgspec.Struct, frozen=True, tag="embed", array_like=True):
+    """Vectors of prompts; answered by Embedded."""
+
+    call: int
+    prompts: tuple[Prompt, ...]
+
+
+class ResetCache(msgspec.Struct, frozen=True, tag="reset-cache", array_like=True):
+    """Forget all idle prefixes; answered by Done."""
+
+    call: int
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop", array_like=True):
+    """End the worker; whatever runs is cancelled."""
+
+
+ToWorker = Start | Submit | Cancel | Tokenize | Detokenize | Embed | ResetCache | Stop
+
+
+# Worker to server.
+
+
+class Loading(msgspec.Struct, frozen=True, tag="loading", array_like=True):
+    """How far the load is, 0..1."""
+
+    fraction: float
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True, kw_only=True):
+    """The model is loaded and warm."""
+
+    protocol: int
+    info: EngineInfo
+    load_s: float
+
+
+class LoadRefused(msgspec.Struct, frozen=True, tag="load-refused", array_like=True):
+    """The model cannot be loaded; the worker ends after this."""
+
+    reason: str
+
+
+class CallAccepted(msgspec.Struct, frozen=True, tag="accepted", array_like=True):
+    call: int
+    prompt_tokens: int
+    queue_position: int
+
+
+class CallDelta(msgspec.Struct, frozen=True, tag="delta", array_like=True):
+    call: int
+    delta: Delta
+
+
+class CallFinished(msgspec.Struct, frozen=True, tag="finished", array_like=True):
+    call: int
+    finished: Finished
+
+
+class CallFailed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
+    call: int
+    error: WireError
+
+
+class Dropped(msgspec.Struct, frozen=True, tag="dropped", array_like=True):
+    """A cancelled request has left the worker."""
+
+    call: int
+
+
+class Tokenized(msgspec.Struct, frozen=True, tag="tokenized", array_like=True):
+    call: int
+    tokens: tuple[int, ...]
+    text: str
+
+
+class Detokenized(msgspec.Struct, frozen=True, tag="detokenized", array_like=True):
+    call: int
+    text: str
+
+
+class Embedded(msgspec.Struct, frozen=True, tag="embedded", array_like=True):
+    call: int
+    vectors: tuple[tuple[float, ...], ...]
+    prompt_tokens: int
+
+
+class Done(msgspec.Struct, frozen=True, tag="done", array_like=True):
+    call: int
+
+
+class WorkerStats(msgspec.Struct, frozen=True, array_like=True, tag="stats"):
+    """The scheduler's state after a step, and totals since the start."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_tokens_used: int = 0
+    kv_tokens_total: int = 0
+    lanes_cached: int = 0
+    steps_total: int = 0
+    preemptions_total: int = 0
+    prefix_hit_tokens_total: int = 0
+    prompt_tokens_total: int = 0
+    generated_tokens_total: int = 0
+    step_s: float = 0.0
+    step_tokens: int = 0
+    step_rows: int = 0
+
+
+FromWorker = (
+    Loading
+    | Ready
+    | LoadRefused
+    | CallAccepted
+    | CallDelta
+    | CallFinished
+    | CallFailed
+    | Dropped
+    | Tokenized
+    | Detokenized
+    | Embedded
+    | Done
+    | WorkerStats
+)

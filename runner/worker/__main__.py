@@ -1,0 +1,205 @@
+"""`python -I -m runner.worker FD`: one model instance. FD is this process's end of a socketpair.
+
+Threads: a reader takes frames and notices the server's end; an intake thread renders and tokenises; the main
+thread loads the engine and runs it. Nothing but frames goes over the socket; stdout and stderr are the log.
+"""
+
+import importlib
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import NoReturn
+
+from backends.contract import Engine, EngineError, StepEngine, StreamEngine
+from runner.errors import Overloaded, RunnerError, UnsupportedFeature
+from runner.wire.frames import ProtocolError, worker_decoder
+from runner.wire.messages import (
+    PROTOCOL,
+    CallAccepted,
+    CallFailed,
+    Cancel,
+    Detokenize,
+    Detokenized,
+    Embed,
+    Loading,
+    LoadRefused,
+    Ready,
+    ResetCache,
+    Start,
+    Stop,
+    Submit,
+    Tokenize,
+    Tokenized,
+    ToWorker,
+)
+from runner.wire.requests import GenerateRequest, TextPrompt, TokenPrompt
+from runner.worker.chat import TemplateError
+from runner.worker.intake import Intake
+from runner.worker.step_loop import StepLoop
+from runner.worker.stream_loop import StreamLoop
+from runner.worker.writer import FrameWriter
+
+logger = logging.getLogger("runner.worker")
+
+RECEIVE_BYTES = 1 << 18
+WARM_UP_TOKENS = 8
+
+
+class Worker:
+    """Composes reader, intake, engine and loop."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._writer = FrameWriter(connection)
+        self._incoming: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
+        self._loop: StepLoop | StreamLoop | None = None
+
+    def run(self) -> int:
+        """Load, serve until told to stop; returns the exit status."""
+        threading.Thread(target=self._read, name="reader", daemon=True).start()
+        start = self._incoming.get()
+        if not isinstance(start, Start) or start.protocol != PROTOCOL:
+            raise ProtocolError(f"the first frame must be a Start of protocol {PROTOCOL}")
+        began = time.monotonic()
+        try:
+            engine = _engine(start)
+            info = engine.load(start.load, lambda fraction: self._writer.send([Loading(fraction)]))
+            loop = self._make_loop(engine, start)
+            intake = Intake(engine, info, start, clock=time.monotonic)
+            for text in start.warmup:
+                self._warm_up(loop, intake, text)
+        except (EngineError, TemplateError, RunnerError) as error:
+            logger.error("load failed: %s", error)
+            return self._refuse(str(error))
+        except MemoryError:
+            return self._refuse("there is not enough memory to load the weights")
+        except Exception as error:
+            logger.exception("load failed")
+            return self._refuse(f"{type(error).__name__}: {error}")
+        self._loop = loop
+        self._writer.send([Ready(protocol=PROTOCOL, info=info, load_s=time.monotonic() - began)])
+        threading.Thread(target=self._take_in, args=(intake, loop, start), name="intake", daemon=True).start()
+        loop.run()
+        engine.unload()
+        self._writer.close()
+        return 0
+
+    def _make_loop(self, engine: Engine, start: Start) -> StepLoop | StreamLoop:
+        match engine:
+            case StepEngine():
+                return StepLoop(engine, engine.info, start.limits, sender=self._writer, clock=time.monotonic)
+            case StreamEngine():
+                return StreamLoop(engine, engine.info, sender=self._writer, clock=time.monotonic)
+        raise EngineError(f"{start.engine} is neither a StepEngine nor a StreamEngine")
+
+    def _warm_up(self, loop: StepLoop | StreamLoop, intake: Intake, text: str) -> None:
+        request = GenerateRequest(prompt=TextPrompt(text), max_tokens=WARM_UP_TOKENS)
+        job = intake.job(0, request)
+        if isinstance(loop, StepLoop):
+            loop.warm_up(job, intake.sequences(job))
+        else:
+            loop.warm_up(job, intake.engine_requests(job))
+
+    def _refuse(self, reason: str) -> int:
+        self._writer.send([LoadRefused(reason)])
+        self._writer.close()
+        return 1
+
+    def _read(self) -> NoReturn:
+        """Pass messages on. When the server is gone, end this process and all it has started."""
+        decoder = worker_decoder()
+        try:
+            while data := self._socket.recv(RECEIVE_BYTES):
+                for message in decoder.feed(data):
+                    if isinstance(message, Stop):
+                        self._stop()
+                    else:
+                        self._incoming.put(message)
+        except (OSError, ProtocolError):
+            logger.exception("the connection to the server failed")
+        os.killpg(0, signal.SIGKILL)
+        raise SystemExit(1)
+
+    def _stop(self) -> None:
+        if self._loop is None:
+            os.killpg(0, signal.SIGKILL)  # still loading: nothing is worth keeping
+        else:
+            self._loop.stop()
+
+    def _take_in(self, intake: Intake, loop: StepLoop | StreamLoop, start: Start) -> None:
+        while True:
+            message = self._incoming.get()
+            call = getattr(message, "call", 0)
+            try:
+                self._handle(message, intake, loop, start)
+            except RunnerError as error:
+                self._writer.send([CallFailed(call, error.to_wire())])
+            except Exception as error:
+                logger.exception("a request could not be taken in")
+                failed = RunnerError(f"the request could not be taken in: {error or type(error).__name__}")
+                self._writer.send([CallFailed(call, failed.to_wire())])
+
+    def _handle(self, message: ToWorker, intake: Intake, loop: StepLoop | StreamLoop, start: Start) -> None:
+        match message:
+            case Submit(call, request):
+                waiting = loop.queue_length
+                if waiting >= start.limits.max_queue_size:
+                    raise Overloaded(
+                        f"the model's queue is full ({waiting} requests wait, scheduler.max_queue_size is "
+                        f"{start.limits.max_queue_size}); try again later"
+                    )
+                job = intake.job(call, request)
+                if isinstance(loop, StepLoop):
+                    sequences = intake.sequences(job)
+                    self._writer.send([CallAccepted(call, len(job.prompt), waiting)])
+                    loop.submit(job, sequences)
+                else:
+                    requests = intake.engine_requests(job)
+                    self._writer.send([CallAccepted(call, len(job.prompt), waiting)])
+                    loop.submit(job, requests)
+            case Cancel(call):
+                loop.cancel(call)
+            case Tokenize(call, prompt):
+                text = (
+                    "" if isinstance(prompt, TokenPrompt) else "".join(p.text for p in intake.pieces(prompt))
+                )
+                self._writer.send([Tokenized(call, tuple(intake.tokens(prompt)), text)])
+            case Detokenize(call, tokens):
+                self._writer.send([Detokenized(call, intake.detokenize(tokens))])
+            case Embed(call, prompts):
+                loop.embed(call, [intake.embed_tokens(prompt) for prompt in prompts])
+            case ResetCache(call):
+                loop.reset_cache(call)
+            case _:
+                raise UnsupportedFeature(f"this worker does not know {type(message).__name__}")
+
+
+def _engine(start: Start) -> Engine:
+    module_name, _, class_name = start.engine.partition(":")
+    try:
+        engine_class = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise EngineError(f"the engine {start.engine} cannot be imported: {error}") from error
+    engine = engine_class()
+    if not isinstance(engine, Engine):
+        raise EngineError(f"{start.engine} is not an Engine")
+    return engine
+
+
+def main() -> int:
+    """Entry point. The server decides when a worker ends: signals meant for a terminal's group are ignored."""
+    if os.getpgrp() != os.getpid():
+        os.setsid()  # ending this process ends its group, which must not be the starter's
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return Worker(socket.socket(fileno=int(sys.argv[1]))).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

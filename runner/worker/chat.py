@@ -1,0 +1,157 @@
+"""Chat templates: Jinja2 in a sandbox, with the helpers that Hugging Face templates expect.
+
+Text inside a message that looks like a control token must stay plain text. Such occurrences are swapped for
+private-use characters before rendering and put back afterwards, as pieces tokenised without special parsing.
+"""
+
+import datetime
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from runner.wire.requests import ChatPrompt
+
+_PRIVATE_USE = 0xF0000
+_OPEN, _CLOSE = chr(_PRIVATE_USE), chr(_PRIVATE_USE + 1)
+
+
+class TemplateError(Exception):
+    """The messages do not suit the template, or the template is broken."""
+
+
+class Piece(NamedTuple):
+    """A part of a prompt; control-token texts in it count only if `special`."""
+
+    text: str
+    special: bool
+
+
+class ChatTemplate:
+    """A compiled chat template. Raises TemplateError where `source` is not valid Jinja2."""
+
+    def __init__(
+        self, source: str, *, special_tokens: Sequence[str], bos_token: str = "", eos_token: str = ""
+    ) -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _Generation]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _raise
+        environment.globals["strftime_now"] = _strftime_now
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise TemplateError(
+                f"the chat template is not valid, line {error.lineno}: {error.message}"
+            ) from error
+        self._constants = {"bos_token": bos_token, "eos_token": eos_token}
+        ordered = sorted((token for token in special_tokens if token), key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+    def render(self, prompt: ChatPrompt) -> list[Piece]:
+        """The prompt as pieces; one piece where no message holds control-token text.
+
+        Raises TemplateError with the template's own message where it refuses the messages.
+        """
+        swapped: list[str] = []
+        messages = [self._protect(message, swapped) for message in prompt.messages]
+        tools = self._protect(prompt.tools, swapped) if prompt.tools else None
+        variables = {
+            **self._constants,
+            "messages": messages,
+            "tools": tools,
+            "documents": None,
+            "add_generation_prompt": prompt.add_generation_prompt and not prompt.continue_final_message,
+            **prompt.template_kwargs,
+        }
+        try:
+            text = self._template.render(variables)
+        except (
+            jinja2.TemplateError,
+            TypeError,
+            ValueError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            raise TemplateError(f"the chat template cannot render these messages: {error}") from error
+        if prompt.continue_final_message:
+            text = _cut_after(text, str(messages[-1].get("content") or ""))
+        return _pieces(text, swapped)
+
+    def _protect(self, value: Any, swapped: list[str]) -> Any:
+        """`value` with control-token texts, in strings at any depth, swapped for placeholders."""
+        if isinstance(value, str):
+            value = value.replace(_OPEN, "").replace(_CLOSE, "")
+            if self._special is None:
+                return value
+            return self._special.sub(lambda match: self._placeholder(match.group(), swapped), value)
+        if isinstance(value, Mapping):
+            return {self._protect(key, swapped): self._protect(item, swapped) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._protect(item, swapped) for item in value]
+        return value
+
+    @staticmethod
+    def _placeholder(text: str, swapped: list[str]) -> str:
+        swapped.append(text)
+        return f"{_OPEN}{len(swapped) - 1}{_CLOSE}"
+
+
+def _pieces(text: str, swapped: list[str]) -> list[Piece]:
+    if not swapped:
+        return [Piece(text, special=True)]
+    parts = re.split(f"{_OPEN}([0-9]+){_CLOSE}", text)
+    pieces = [
+        Piece(swapped[int(part)], special=False) if at % 2 else Piece(part, special=True)
+        for at, part in enumerate(parts)
+    ]
+    return [piece for piece in pieces if piece.text]
+
+
+def _cut_after(text: str, content: str) -> str:
+    """The rendered text up to the end of the last message's content, so that the model goes on from there."""
+    at = text.rfind(content.strip())
+    if not content.strip() or at < 0:
+        raise TemplateError(
+            "continue_final_message needs a last message whose content the template renders as it is"
+        )
+    return text[: at + len(content.strip())]
+
+
+def _raise(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.datetime.now().strftime(pattern)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Jinja2's own filter escapes HTML and sorts keys; templates are trained without either."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}` marks the assistant's text for training; here it renders what it holds."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node | list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)

@@ -1,0 +1,263 @@
+"""Lanes: where the engine keeps the state of sequences, who holds them, and how much of the KV pool they fill.
+
+    lane 0   [ seg A: 250 ][ seg B: 31 ]          running
+    lane 1   [ seg A: 250 ][ seg C: 12 ]          forked from lane 0 after 250 tokens
+    lane 2   [ seg D: 90 ]                        idle: a finished sequence, kept for its prefix
+
+A segment is a run of KV entries shared by the lanes that hold it; it is freed when the last of them lets go.
+The pool's use is the sum of all segments, each counted once. Every change of the engine's lanes goes through here.
+"""
+
+from typing import Protocol
+
+from runner.worker.prefix_index import Key, PrefixIndex
+
+
+class LaneEngine(Protocol):
+    """The part of a step engine that lanes need."""
+
+    def truncate(self, lane: int, keep: int) -> int: ...
+    def fork(self, source: int, target: int, keep: int) -> bool: ...
+
+
+class Segment:
+    """`size` tokens of KV, held by the lanes in `holders`."""
+
+    __slots__ = ("holders", "size")
+
+    def __init__(self, size: int, holders: set[int]) -> None:
+        self.size = size
+        self.holders = holders
+
+
+class Lane:
+    """`tokens[:length]` is what the engine holds; tokens beyond are still to be computed.
+
+    `owner` is the id of the running sequence, None when the lane is idle or free.
+    """
+
+    __slots__ = ("index", "last_used", "length", "owner", "segments", "tokens")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.tokens: list[int] = []
+        self.length = 0
+        self.owner: int | None = None
+        self.segments: list[Segment] = []
+        self.last_used = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Kept for its prefix only."""
+        return self.owner is None and self.length > 0
+
+
+class Lanes:
+    """All lanes of one engine and the pool of `kv_tokens` that they share."""
+
+    def __init__(self, engine: LaneEngine, count: int, kv_tokens: int, *, shares_kv: bool = True) -> None:
+        self.kv_tokens = kv_tokens
+        self.used_tokens = 0
+        self.prefixes = PrefixIndex()
+        self._engine = engine
+        self.shares_kv = shares_kv
+        self._lanes = [Lane(i) for i in range(count)]
+        self._free = list(reversed(self._lanes))
+        self._uses = 0
+
+    def __getitem__(self, index: int) -> Lane:
+        return self._lanes[index]
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    @property
+    def free_tokens(self) -> int:
+        return self.kv_tokens - self.used_tokens
+
+    @property
+    def num_idle(self) -> int:
+        return sum(lane.is_idle for lane in self._lanes)
+
+    @property
+    def idle(self) -> list[Lane]:
+        """Idle lanes, least recently used first."""
+        return sorted((lane for lane in self._lanes if lane.is_idle), key=lambda lane: lane.last_used)
+
+    def evictable_tokens(self, keep: Lane | None = None) -> int:
+        """What evicting every idle lane but `keep` would free."""
+        staying = {lane.index for lane in self._lanes if lane.owner is not None or lane is keep}
+        seen: dict[int, Segment] = {}
+        for lane in self._lanes:
+            if lane.index not in staying:
+                seen.update((id(segment), segment) for segment in lane.segments)
+        return sum(segment.size for segment in seen.values() if not segment.holders & staying)
+
+    def acquire(self, owner: int, key: Key, tokens: list[int], keep: Lane | None = None) -> Lane | None:
+        """An empty lane for `owner`, whose list `tokens` it shares from now on. Evicts the least recently used
+        idle lane (never `keep`) if no lane is free; None if there is none to evict."""
+        if not self._free:
+            victim = next((lane for lane in self.idle if lane is not keep), None)
+            if victim is None:
+                return None
+            self.evict(victim)
+        lane = self._free.pop()
+        self._give(lane, owner, key, tokens)
+        return lane
+
+    def take_over(self, lane: Lane, owner: int, key: Key, tokens: list[int], *, keep: int) -> int:
+        """Give an idle lane, cut to `keep` tokens, to a sequence that goes on from there; returns how many
+        tokens were really kept."""
+        self.prefixes.remove(lane.index)
+        kept = self._truncate(lane, keep)
+        self._give(lane, owner, key, tokens)
+        lane.length = kept
+        return kept
+
+    def fork(self, source: Lane, target: Lane, keep: int) -> int:
+        """Copy the first `keep` tokens of `source` into the empty lane `target`; returns how many it got."""
+        self._touch(source)
+        if keep <= 0 or not self._engine.fork(source.index, target.index, keep):
+            return 0
+        if self.shares_kv:
+            self._share(source, target, keep)
+        else:
+            self._append(target, keep)
+        target.length = keep
+        return keep
+
+    def advance(self, lane: Lane, count: int) -> None:
+        """The engine has computed `count` more tokens of `lane`."""
+        lane.length += count
+        self._append(lane, count)
+
+    def rewind(self, lane: Lane, keep: int) -> int:
+        """Drop what `lane` holds beyond `keep` tokens; returns how many were really kept."""
+        kept = self._truncate(lane, keep)
+        lane.length = kept
+        return kept
+
+    def release(self, lane: Lane, *, cache: bool) -> None:
+        """The owner is done. With `cache` the lane stays, idle, for its prefix."""
+        lane.owner = None
+        if not cache or lane.length == 0:
+            self.evict(lane)
+            return
+        if len(lane.tokens) != lane.length:
+            # The list may have been indexed beyond what was computed: index the computed part anew.
+            for_key = self.prefixes.key_of(lane.index)
+            self.prefixes.remove(lane.index)
+            lane.tokens = lane.tokens[: lane.length]
+            self.prefixes.add(lane.index, for_key, lane.tokens)
+        self._touch(lane)
+
+    def evict(self, lane: Lane) -> None:
+        """Empty a lane that nobody owns and put it among the free ones."""
+        self.prefixes.remove(lane.index)
+        if not lane.segments:
+            self._engine.truncate(lane.index, 0)  # a failed first step may have left something behind
+        self._truncate(lane, 0)
+        lane.tokens = []
+        lane.length = 0
+        lane.owner = None
+        self._free.append(lane)
+
+    def make_room(self, tokens: int, keep: Lane | None = None) -> bool:
+        """Evict idle lanes, least recently used first, until `tokens` are free; False if that is not enough.
+        Nothing is evicted in vain."""
+        if self.free_tokens >= tokens:
+            return True
+        if self.free_tokens + self.evictable_tokens(keep) < tokens:
+            return False
+        for lane in self.idle:
+            if lane is not keep:
+                self.evict(lane)
+                if self.free_tokens >= tokens:
+                    return True
+        return self.free_tokens >= tokens
+
+    def evict_all(self) -> int:
+        """Evict every idle lane; returns how many there were."""
+        idle = self.idle
+        for lane in idle:
+            self.evict(lane)
+        return len(idle)
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless lanes, segments, pool and index agree."""
+        segments: dict[int, Segment] = {}
+        free = set(map(id, self._free))
+        for lane in self._lanes:
+            assert sum(s.size for s in lane.segments) == lane.length, (
+                f"lane {lane.index}: segments and length"
+            )
+            assert lane.length <= len(lane.tokens), f"lane {lane.index} holds more than its tokens"
+            assert (id(lane) in free) == (lane.owner is None and lane.length == 0), (
+                f"lane {lane.index}: free list"
+            )
+            assert (id(lane) in free) != (lane.index in self.prefixes), f"lane {lane.index}: index"
+            for segment in lane.segments:
+                segments[id(segment)] = segment
+                assert lane.index in segment.holders, f"lane {lane.index} is not among its segment's holders"
+                assert segment.size > 0, "an empty segment was kept"
+        for segment in segments.values():
+            for holder in segment.holders:
+                assert segment in self._lanes[holder].segments, "a holder does not hold its segment"
+        assert sum(s.size for s in segments.values()) == self.used_tokens, "the pool's use is miscounted"
+        assert 0 <= self.used_tokens <= self.kv_tokens, "the pool is overfull"
+        self.prefixes.check_integrity()
+
+    def _give(self, lane: Lane, owner: int, key: Key, tokens: list[int]) -> None:
+        lane.owner = owner
+        lane.tokens = tokens
+        self.prefixes.add(lane.index, key, tokens)
+        self._touch(lane)
+
+    def _touch(self, lane: Lane) -> None:
+        self._uses += 1
+        lane.last_used = self._uses
+
+    def _append(self, lane: Lane, count: int) -> None:
+        if count <= 0:
+            return
+        self.used_tokens += count
+        if lane.segments and len(lane.segments[-1].holders) == 1:
+            lane.segments[-1].size += count
+        else:
+            lane.segments.append(Segment(count, {lane.index}))
+
+    def _share(self, source: Lane, target: Lane, keep: int) -> None:
+        self._cut_at(source, keep)
+        left = keep
+        for segment in source.segments:
+            if left == 0:
+                break
+            segment.holders.add(target.index)
+            target.segments.append(segment)
+            left -= segment.size
+
+    def _truncate(self, lane: Lane, keep: int) -> int:
+        held = sum(segment.size for segment in lane.segments)
+        if keep >= held:
+            return held
+        kept = self._engine.truncate(lane.index, keep)
+        self._cut_at(lane, kept)
+        while sum(segment.size for segment in lane.segments) > kept:
+            segment = lane.segments.pop()
+            segment.holders.discard(lane.index)
+            if not segment.holders:
+                self.used_tokens -= segment.size
+        return kept
+
+    def _cut_at(self, lane: Lane, position: int) -> None:
+        """Split the segment that `position` lies within, in every lane that holds it."""
+        start = 0
+        for segment in lane.segments:
+            if start < position < start + segment.size:
+                tail = Segment(start + segment.size - position, set(segment.holders))
+                segment.size = position - start
+                for holder in segment.holders:
+                    at = self._lanes[holder].segments.index(segment)
+                    self._lanes[holder].segments.insert(at + 1, tail)
+                return
+            start += segment.size

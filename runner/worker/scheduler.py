@@ -1,0 +1,357 @@
+"""The step scheduler: which tokens of which sequences the engine computes next.
+
+`plan()` decides and hands out lanes, `commit()` applies what the engine gave; both run on the engine's thread.
+A step has a token budget. Running streams get their one token first, then prefill fills the rest, oldest first.
+Memory is booked as it is used: idle prefixes go first, then the youngest sequence is preempted and recomputed.
+"""
+
+import bisect
+
+import msgspec
+
+from backends.contract import EngineInfo, PlanRow, StepEngine, StepPlan, StepResult, TokenLogprobs
+from runner.wire.messages import SchedulerLimits
+from runner.worker.lanes import Lane, Lanes
+from runner.worker.sequence import Phase, Sequence
+from runner.worker.step_cost import StepCost
+
+WAIT_TOKENS = 16
+"""A prefix that another sequence is computing is waited for if it is this much longer than what is there."""
+
+HEADROOM_TOKENS = 4
+"""Free KV tokens per running sequence that an admission must leave, so that it does not preempt at once."""
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """What one sequence gained in a step. `finish`: "stop" or "length"; `error` ends it too."""
+
+    seq: Sequence
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    finish: str | None = None
+    error: str | None = None
+
+
+class Totals(msgspec.Struct):
+    """Counters since the start; tokens unless they say otherwise."""
+
+    steps: int = 0
+    preemptions: int = 0
+    prefix_hit_tokens: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
+class Prefix(msgspec.Struct, frozen=True):
+    """The best cached beginning: `available` tokens of `source`; `potential` once another sequence has them."""
+
+    source: Lane | None
+    available: int
+    potential: int
+
+
+class Scheduler:
+    """Sequences waiting and running on one step engine."""
+
+    def __init__(
+        self, engine: StepEngine, info: EngineInfo, limits: SchedulerLimits, *, cost: StepCost | None = None
+    ) -> None:
+        self.lanes = Lanes(engine, info.lanes, info.kv_tokens, shares_kv=info.shares_kv)
+        self.waiting: list[Sequence] = []
+        self.running: list[Sequence] = []
+        self.totals = Totals()
+        self._engine = engine
+        self._vocabulary = info.vocabulary
+        self._limits = limits
+        self._max_running = min(limits.max_lanes, info.lanes)
+        self._caches = limits.prefix_cache and info.prefix == "tokens"
+        self._cost = cost or StepCost()
+        self._sequences: dict[int, Sequence] = {}
+        self._opened: set[int] = set()
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._sequences)
+
+    def add(self, seq: Sequence) -> None:
+        """Queue a new sequence. It must fit the pool alone (`num_tokens` and its output below `kv_tokens`)."""
+        self._sequences[seq.id] = seq
+        bisect.insort(self.waiting, seq, key=_rank)
+
+    def finish(self, seq: Sequence, *, cache: bool = True) -> None:
+        """Take `seq` out, wherever it is; its lane stays for its prefix where `cache` allows."""
+        if self._sequences.pop(seq.id, None) is None:
+            return
+        (self.waiting if seq.phase is Phase.WAITING else self.running).remove(seq)
+        self._leave_lane(seq, cache=cache)
+        if seq.id in self._opened:
+            self._opened.remove(seq.id)
+            self._engine.close(seq.id)
+        seq.phase = Phase.FINISHED
+
+    def expired(self, now: float) -> list[Sequence]:
+        """Sequences that have waited for their first lane for too long. The caller finishes them."""
+        return [
+            seq
+            for seq in self.waiting
+            if seq.limits.queue_deadline is not None
+            and now >= seq.limits.queue_deadline
+            and seq.first_planned_at is None
+        ]
+
+    def plan(self, now: float = 0.0) -> StepPlan | None:
+        """The next step, or None when nothing can run. Forks, evicts and preempts as it needs to."""
+        booking = _Booking(self._limits.max_batch_tokens)
+        for seq in [seq for seq in self.running if seq.is_decoding]:
+            if seq.phase is Phase.RUNNING and booking.budget > 0 and self._make_room(seq, 1, booking):
+                booking.add(seq, self._row(seq, 1))
+        if booking.rows:
+            booking.budget = min(booking.budget, self._cost.prefill_tokens())
+        for seq in [seq for seq in self.running if not seq.is_decoding]:
+            self._prefill(seq, booking)
+        self._admit(booking, now)
+        return StepPlan(rows=tuple(booking.rows.values())) if booking.rows else None
+
+    def commit(self, plan: StepPlan, result: StepResult, *, elapsed_s: float | None = None) -> list[Output]:
+        """Apply what the engine made of `plan`; finished sequences have left when this returns."""
+        if not result.fit:
+            return self._relieve(plan)
+        self.totals.steps += 1
+        outputs = []
+        decodes = prefill = 0
+        for row, got in zip(plan.rows, result.rows, strict=True):
+            seq = self._sequences[row.seq]
+            if seq.is_decoding:
+                decodes += 1
+            else:
+                prefill += len(row.tokens)
+            if got.error is not None:
+                outputs.append(Output(seq=seq, error=got.error))
+                self.finish(seq, cache=False)
+                continue
+            assert seq.lane is not None
+            self.lanes.advance(seq.lane, len(row.tokens))
+            finish = None
+            for token in got.tokens:
+                seq.tokens.append(token)
+                finish = finish or seq.finish_after(token)
+            if not seq.wants_output and seq.remaining == 0:
+                finish = "length"
+            prompt_logprobs = self._new_prompt_logprobs(seq, row, got.prompt_logprobs)
+            if got.tokens or finish or prompt_logprobs:
+                outputs.append(
+                    Output(
+                        seq=seq,
+                        tokens=got.tokens,
+                        logprobs=got.logprobs,
+                        prompt_logprobs=prompt_logprobs,
+                        finish=finish,
+                    )
+                )
+            self.totals.generated_tokens += len(got.tokens)
+            if finish:
+                self.finish(seq)
+        self.totals.prompt_tokens += prefill
+        if elapsed_s is not None:
+            self._cost.record(decodes=decodes, prefill_tokens=prefill, elapsed_s=elapsed_s)
+        return outputs
+
+    def find_prefix(self, seq: Sequence) -> Prefix:
+        """The longest beginning of `seq` that some lane holds, and that some running lane will hold."""
+        limit = seq.num_tokens - 1  # the last token is computed anew: its logits are wanted
+        best = Prefix(None, 0, 0)
+        if not self._caches or seq.prompt_logprobs is not None:
+            return best
+        source, available, potential = None, 0, 0
+        for depth, lanes in self.lanes.prefixes.match(seq.key, seq.tokens[:limit]):
+            if depth <= available:
+                break
+            for index in lanes:
+                lane = self.lanes[index]
+                usable = min(depth, lane.length)
+                # Among equals an idle lane is better: it can be taken over instead of copied.
+                if usable > available or (usable == available > 0 and lane.is_idle):
+                    source, available = lane, usable
+                if lane.owner is not None and lane.length < depth:
+                    potential = max(potential, depth)
+        return Prefix(source, available, max(potential, available))
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless queues, sequences and lanes agree."""
+        assert [*map(_rank, self.waiting)] == sorted(map(_rank, self.waiting)), "the queue is out of order"
+        assert [*map(_rank, self.running)] == sorted(map(_rank, self.running)), "running is out of order"
+        assert {s.id for s in (*self.waiting, *self.running)} == set(self._sequences), "a sequence is lost"
+        assert len(self.running) <= self._max_running, "too many are running"
+        for seq in self.waiting:
+            assert seq.phase is Phase.WAITING and seq.lane is None, f"sequence {seq.id} waits with a lane"
+        for seq in self.running:
+            assert seq.phase is Phase.RUNNING and seq.lane is not None, (
+                f"sequence {seq.id} runs without a lane"
+            )
+            assert seq.lane.owner == seq.id and seq.lane.tokens is seq.tokens, f"sequence {seq.id}: lane"
+            assert seq.lane.length < seq.num_tokens, f"sequence {seq.id} has nothing to compute"
+        owners = {s.id for s in self.running}
+        assert all(
+            lane.owner is None or lane.owner in owners
+            for lane in map(self.lanes.__getitem__, range(len(self.lanes)))
+        ), "a lane is owned by nobody"
+        self.lanes.check_integrity()
+
+    def _prefill(self, seq: Sequence, booking: "_Booking") -> None:
+        if seq.phase is not Phase.RUNNING or booking.budget <= 0:
+            return
+        count = min(seq.remaining, booking.budget)
+        if not self.lanes.make_room(booking.tokens + count):
+            count = min(count, max(1, self.lanes.free_tokens - booking.tokens))
+            if not self._make_room(seq, count, booking):
+                return
+        booking.add(seq, self._row(seq, count))
+
+    def _admit(self, booking: "_Booking", now: float) -> None:
+        for seq in list(self.waiting):
+            if booking.budget <= 0 or len(self.running) >= self._max_running:
+                return
+            prefix = self.find_prefix(seq)
+            if prefix.potential >= prefix.available + WAIT_TOKENS:
+                continue
+            if not self._has_room(seq, prefix, booking):
+                return
+            self._start(seq, prefix, now)
+            self._prefill(seq, booking)
+
+    def _has_room(self, seq: Sequence, prefix: Prefix, booking: "_Booking") -> bool:
+        new = seq.num_tokens - (prefix.available if self.lanes.shares_kv else 0)
+        if not self.running:
+            return self.lanes.make_room(new, keep=prefix.source) or self.lanes.make_room(new)
+        promised = sum(other.remaining for other in self.running)
+        return self.lanes.make_room(
+            new + promised + HEADROOM_TOKENS * (len(self.running) + 1), keep=prefix.source
+        )
+
+    def _start(self, seq: Sequence, prefix: Prefix, now: float) -> None:
+        """Give `seq` a lane with its cached prefix in it."""
+        source = prefix.source if prefix.source is not None and prefix.source.length else None
+        kept = 0
+        lane = None
+        if source is None or not (source.is_idle and source.length == prefix.available):
+            lane = self.lanes.acquire(seq.id, seq.key, seq.tokens, keep=source)
+            if lane is not None and source is not None:
+                kept = self.lanes.fork(source, lane, prefix.available)
+        if lane is None:
+            # Either nothing of the idle source is lost by going on in it, or it is the only lane left.
+            assert source is not None and source.is_idle
+            lane = source
+            kept = self.lanes.take_over(source, seq.id, seq.key, seq.tokens, keep=prefix.available)
+        seq.lane = lane
+        seq.phase = Phase.RUNNING
+        self.waiting.remove(seq)
+        bisect.insort(self.running, seq, key=_rank)
+        if seq.first_planned_at is None:
+            seq.first_planned_at = now
+            seq.cached_tokens = kept
+            self.totals.prefix_hit_tokens += kept
+            self._opened.add(seq.id)
+            self._engine.open(seq.id, seq.sampling, seq.tokens[: seq.num_prompt])
+
+    def _make_room(self, seq: Sequence, count: int, booking: "_Booking") -> bool:
+        """Room for `count` more tokens of `seq`, at the cost of idle lanes, then of younger sequences, then of
+        `seq` itself (which is then waiting, and the answer False)."""
+        while not self.lanes.make_room(booking.tokens + count):
+            victim = self.running[-1]
+            if victim is seq and len(self.running) == 1:
+                return False
+            self._preempt(victim, booking)
+            if victim is seq:
+                return False
+        return True
+
+    def _preempt(self, seq: Sequence, booking: "_Booking | None" = None) -> None:
+        if booking is not None:
+            booking.drop(seq)
+        self.totals.preemptions += 1
+        self.running.remove(seq)
+        self._leave_lane(seq, cache=False)
+        seq.phase = Phase.WAITING
+        bisect.insort(self.waiting, seq, key=_rank)
+
+    def _relieve(self, plan: StepPlan) -> list[Output]:
+        """The engine had no room after all: give it some, so that the next plan is smaller."""
+        if self.lanes.evict_all():
+            return []
+        if len(self.running) > 1:
+            self._preempt(self.running[-1])
+            return []
+        seq = self._sequences[plan.rows[0].seq]
+        self.finish(seq, cache=False)
+        message = (
+            f"the engine has no room for {seq.num_tokens} tokens in a KV pool of {self.lanes.kv_tokens}; "
+            "raise scheduler.kv_tokens or shorten the prompt"
+        )
+        return [Output(seq=seq, error=message)]
+
+    def _leave_lane(self, seq: Sequence, *, cache: bool) -> None:
+        if seq.lane is not None:
+            self.lanes.release(seq.lane, cache=cache and self._caches)
+            seq.lane = None
+
+    def _row(self, seq: Sequence, count: int) -> PlanRow:
+        assert seq.lane is not None
+        start = seq.num_computed
+        end = start + count
+        is_last = end == seq.num_tokens
+        in_prompt = seq.prompt_logprobs is not None and start < seq.num_prompt - 1
+        return PlanRow(
+            seq=seq.id,
+            lane=seq.lane.index,
+            start=start,
+            tokens=seq.tokens[start:end],
+            sample=is_last and seq.wants_output,
+            logprobs=seq.logprobs,
+            prompt_logprobs=seq.prompt_logprobs if in_prompt else None,
+            next_token=None if is_last else seq.tokens[end],
+            mask=self._mask(seq) if is_last and seq.num_output < seq.limits.min_tokens else None,
+        )
+
+    def _mask(self, seq: Sequence) -> bytes:
+        """All tokens but those that would end the sequence before its `min_tokens`."""
+        bits = bytearray(b"\xff" * (4 * ((self._vocabulary + 31) // 32)))
+        for token in seq.limits.eos_ids | seq.limits.stop_token_ids:
+            if 0 <= token < self._vocabulary:
+                bits[token >> 3] &= ~(1 << (token & 7))
+        return bytes(bits)
+
+    def _new_prompt_logprobs(
+        self, seq: Sequence, row: PlanRow, got: tuple[TokenLogprobs, ...]
+    ) -> tuple[TokenLogprobs, ...]:
+        """Those not sent before: after preemption the prompt is computed again."""
+        if not got:
+            return ()
+        wanted = got[: max(0, seq.num_prompt - 1 - row.start)]
+        new = wanted[max(0, seq.prompt_logprobs_sent - row.start) :]
+        seq.prompt_logprobs_sent = max(seq.prompt_logprobs_sent, row.start + len(wanted))
+        return new
+
+
+class _Booking:
+    """A plan in the making: its rows, the KV tokens they will fill and the token budget left."""
+
+    def __init__(self, budget: int) -> None:
+        self.rows: dict[int, PlanRow] = {}
+        self.tokens = 0
+        self.budget = budget
+
+    def add(self, seq: Sequence, row: PlanRow) -> None:
+        self.rows[seq.id] = row
+        self.tokens += len(row.tokens)
+        self.budget -= len(row.tokens)
+
+    def drop(self, seq: Sequence) -> None:
+        row = self.rows.pop(seq.id, None)
+        if row is not None:
+            self.tokens -= len(row.tokens)
+            self.budget += len(row.tokens)
+
+
+def _rank(seq: Sequence) -> tuple[int, int]:
+    return seq.rank

@@ -1,0 +1,35 @@
+"""How much prefill a step may carry beside running streams, learnt from the steps so far."""
+
+STRETCH = 2.0
+"""A step with prefill may take this many times the time of one without: the gap that streams notice."""
+
+FIRST_GUESS_TOKENS = 64
+SMALLEST_TOKENS = 16
+_WEIGHT = 0.2  # of the newest step in the running means
+
+
+class StepCost:
+    """Running means of a pure decode step's seconds and of a prefill token's seconds in a mixed step."""
+
+    def __init__(self, stretch: float = STRETCH) -> None:
+        self._stretch = stretch
+        self._decode_s: float | None = None
+        self._token_s: float | None = None
+
+    def record(self, *, decodes: int, prefill_tokens: int, elapsed_s: float) -> None:
+        """Learn from a step that took `elapsed_s` for so many decode rows and prefill tokens."""
+        if prefill_tokens == 0:
+            self._decode_s = _mean(self._decode_s, elapsed_s)
+        elif decodes and self._decode_s is not None:
+            extra = max(elapsed_s - self._decode_s, 0.05 * elapsed_s)
+            self._token_s = _mean(self._token_s, extra / prefill_tokens)
+
+    def prefill_tokens(self) -> int:
+        """How many prefill tokens fit beside running decodes without stretching the step too far."""
+        if self._decode_s is None or self._token_s is None:
+            return FIRST_GUESS_TOKENS
+        return max(SMALLEST_TOKENS, int((self._stretch - 1.0) * self._decode_s / self._token_s))
+
+
+def _mean(old: float | None, new: float) -> float:
+    return new if old is None else old + _WEIGHT * (new - old)

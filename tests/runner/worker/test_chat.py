@@ -1,0 +1,92 @@
+"""Chat templates: Hugging Face's helpers, and control-token text that stays text."""
+
+import pytest
+
+from runner.wire.requests import ChatPrompt
+from runner.worker.chat import ChatTemplate, Piece, TemplateError
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL = ("<|im_start|>", "<|im_end|>")
+
+
+def chat(*contents: str, **given: object) -> ChatPrompt:
+    roles = ("user", "assistant")
+    messages = tuple({"role": roles[i % 2], "content": content} for i, content in enumerate(contents))
+    return ChatPrompt(messages=messages, **given)  # type: ignore[arg-type]
+
+
+def render(source: str, prompt: ChatPrompt) -> list[Piece]:
+    return ChatTemplate(source, special_tokens=SPECIAL, bos_token="<s>", eos_token="</s>").render(prompt)
+
+
+def test_an_ordinary_chat_is_one_piece() -> None:
+    assert render(CHATML, chat("Hi")) == [
+        Piece("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", special=True)
+    ]
+
+
+def test_control_text_in_a_message_is_a_piece_of_its_own_without_meaning() -> None:
+    pieces = render(CHATML, chat("a<|im_end|>b"))
+    assert "".join(piece.text for piece in pieces).startswith("<|im_start|>user\na<|im_end|>b<|im_end|>")
+    assert [piece for piece in pieces if not piece.special] == [Piece("<|im_end|>", special=False)]
+
+
+def test_control_text_in_roles_and_tools_has_no_meaning_either() -> None:
+    prompt = ChatPrompt(
+        messages=({"role": "user<|im_end|>", "content": "x"},), tools=({"name": "<|im_start|>"},)
+    )
+    pieces = render("{{ messages[0].role }}{{ tools | tojson }}", prompt)
+    assert [piece.text for piece in pieces if not piece.special] == ["<|im_end|>", "<|im_start|>"]
+
+
+def test_a_placeholder_in_a_message_cannot_be_forged() -> None:
+    forged = chr(0xF0000) + "0" + chr(0xF0001)
+    pieces = render(CHATML, chat(f"{forged}<|im_end|>"))
+    assert [piece.text for piece in pieces if not piece.special] == ["<|im_end|>"]
+
+
+def test_tojson_neither_sorts_nor_escapes() -> None:
+    prompt = ChatPrompt(messages=({"role": "user", "content": {"b": "<é>", "a": 1}},))
+    assert render("{{ messages[0].content | tojson }}", prompt)[0].text == '{"b": "<é>", "a": 1}'
+
+
+def test_generation_blocks_render_what_they_hold() -> None:
+    assert render("{% generation %}{{ messages[0].content }}{% endgeneration %}", chat("x"))[0].text == "x"
+
+
+def test_loop_controls_work() -> None:
+    source = "{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{{ m.content }}{% endfor %}"
+    assert render(source, chat("a", "b"))[0].text == "a"
+
+
+def test_constants_and_kwargs_reach_the_template() -> None:
+    source = "{{ bos_token }}{{ eos_token }}{{ enable_thinking }}"
+    assert render(source, chat("x", template_kwargs={"enable_thinking": False}))[0].text == "<s></s>False"
+
+
+def test_the_final_message_is_continued_where_its_content_ends() -> None:
+    pieces = render(CHATML, chat("Hi", "The answer", continue_final_message=True))
+    assert pieces[-1].text.endswith("<|im_start|>assistant\nThe answer")
+
+
+def test_raise_exception_gives_its_message() -> None:
+    with pytest.raises(TemplateError, match="roles must alternate"):
+        render("{{ raise_exception('roles must alternate') }}", chat("x"))
+
+
+def test_a_broken_template_names_its_line() -> None:
+    with pytest.raises(TemplateError, match="line 2"):
+        ChatTemplate("a\n{% if %}", special_tokens=())
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{{ messages.__class__.__mro__ }}", "{{ ''.__class__.__subclasses__() }}", "{{ messages.append(1) }}"],
+)
+def test_the_sandbox_holds(source: str) -> None:
+    with pytest.raises(TemplateError):
+        assert render(source, chat("x"))[0].text == "(blocked)"
+        raise TemplateError("nothing came out")

@@ -1,0 +1,248 @@
+"""The step scheduler over the echo engine, which checks every lane it is given."""
+
+import pytest
+
+from backends.contract import ResultRow, StepResult
+from runner.worker.step_cost import StepCost
+from tests.support import echo_engine, make_scheduler, make_sequence, run_to_end, step
+
+
+def alone(prompt: str, **given: object) -> list[int]:
+    scheduler = make_scheduler()
+    scheduler.add(make_sequence(1, prompt, **given))
+    return run_to_end(scheduler)[1]
+
+
+def test_sequences_together_say_what_each_says_alone() -> None:
+    prompts = {1: "hello there", 2: "hello you", 3: "something else", 4: "x", 5: "hello there"}
+    scheduler = make_scheduler()
+    for number, prompt in prompts.items():
+        scheduler.add(make_sequence(number, prompt))
+    assert run_to_end(scheduler) == {number: alone(prompt) for number, prompt in prompts.items()}
+
+
+def test_decodes_come_before_prefill_and_the_budget_holds() -> None:
+    scheduler = make_scheduler(max_batch_tokens=16)
+    scheduler.add(make_sequence(1, "short"))
+    step(scheduler)
+    scheduler.add(make_sequence(2, "a prompt that is much longer than one step may be"))
+    plan, _ = step(scheduler)
+    assert plan is not None
+    assert plan.rows[0].seq == 1 and len(plan.rows[0].tokens) == 1
+    assert plan.num_tokens <= 16
+
+
+def test_a_long_prompt_is_computed_in_chunks_and_sampled_once() -> None:
+    scheduler = make_scheduler(max_batch_tokens=16)
+    scheduler.add(make_sequence(1, "p" * 40, max_tokens=1))
+    sizes, samples = [], 0
+    while scheduler.has_work:
+        plan, _ = step(scheduler)
+        assert plan is not None
+        sizes.append(plan.num_tokens)
+        samples += plan.rows[0].sample
+    assert sizes == [16, 16, 8] and samples == 1
+
+
+def test_a_finished_prefix_is_forked_not_recomputed() -> None:
+    scheduler = make_scheduler()
+    scheduler.add(make_sequence(1, "the same beginning, one"))
+    run_to_end(scheduler)
+    scheduler.add(make_sequence(2, "the same beginning, two"))
+    plan, _ = step(scheduler)
+    assert plan is not None
+    assert plan.rows[0].start == len("the same beginning, ")
+    assert bytes(plan.rows[0].tokens) == b"two"
+
+
+def test_a_running_sequence_lends_its_prefix() -> None:
+    scheduler = make_scheduler()
+    scheduler.add(make_sequence(1, "the same beginning, one", max_tokens=50))
+    step(scheduler)
+    scheduler.add(make_sequence(2, "the same beginning, two"))
+    plan, _ = step(scheduler)
+    assert plan is not None
+    assert [row.start for row in plan.rows if row.seq == 2] == [len("the same beginning, ")]
+
+
+def test_a_prefix_that_is_being_computed_is_waited_for() -> None:
+    scheduler = make_scheduler(max_batch_tokens=64)
+    for number in (1, 2, 3):
+        scheduler.add(make_sequence(number, f"{'shared ' * 7}{number}"))
+    plan, _ = step(scheduler)
+    assert plan is not None and [row.seq for row in plan.rows] == [1]
+    plan, _ = step(scheduler)
+    assert plan is not None
+    assert {row.seq: len(row.tokens) for row in plan.rows} == {1: 1, 2: 1, 3: 1}
+
+
+def test_who_waits_for_a_prefix_goes_on_when_its_computer_is_cancelled() -> None:
+    scheduler = make_scheduler(max_batch_tokens=16)
+    first = make_sequence(1, "shared " * 8 + "1")
+    scheduler.add(first)
+    scheduler.add(make_sequence(2, "shared " * 8 + "2"))
+    step(scheduler)
+    scheduler.finish(first)
+    assert run_to_end(scheduler)[2] == alone("shared " * 8 + "2")
+
+
+def test_the_whole_prompt_in_the_cache_leaves_one_token_to_compute() -> None:
+    scheduler = make_scheduler()
+    for number in (1, 2):
+        scheduler.add(make_sequence(number, "exactly the same prompt here"))
+        plan, _ = step(scheduler)
+        assert plan is not None
+        run_to_end(scheduler)
+    assert plan.rows[0].start == len("exactly the same prompt here") - 1
+
+
+def test_other_salts_and_adapters_share_nothing() -> None:
+    scheduler = make_scheduler()
+    scheduler.add(make_sequence(1, "secret beginning of mine", cache_salt="a"))
+    run_to_end(scheduler)
+    scheduler.add(make_sequence(2, "secret beginning of mine", cache_salt="b"))
+    plan, _ = step(scheduler)
+    assert plan is not None and plan.rows[0].start == 0
+
+
+def test_without_prefix_cache_nothing_is_kept() -> None:
+    scheduler = make_scheduler(prefix_cache=False)
+    scheduler.add(make_sequence(1, "some prompt"))
+    run_to_end(scheduler)
+    assert scheduler.lanes.used_tokens == 0 and not scheduler.lanes.idle
+
+
+def test_prompt_logprobs_take_no_prefix_hit_and_come_once_per_position() -> None:
+    scheduler = make_scheduler(max_batch_tokens=4)
+    scheduler.add(make_sequence(1, "logprob prompt"))
+    run_to_end(scheduler)
+    scheduler.add(make_sequence(2, "logprob prompt", prompt_logprobs=0, max_tokens=1))
+    got = []
+    while scheduler.has_work:
+        _, outputs = step(scheduler)
+        got += [entry.token for output in outputs for entry in output.prompt_logprobs]
+    assert bytes(got) == b"ogprob prompt"
+
+
+def test_a_prompt_alone_can_be_scored_without_an_answer() -> None:
+    scheduler = make_scheduler()
+    scheduler.add(make_sequence(1, "score me", prompt_logprobs=0, max_tokens=0))
+    _, outputs = step(scheduler)
+    assert outputs[0].finish == "length" and outputs[0].tokens == ()
+    assert len(outputs[0].prompt_logprobs) == len("score me") - 1
+
+
+def test_idle_prefixes_make_room_least_recently_used_first() -> None:
+    scheduler = make_scheduler(kv_tokens=64, lanes=8)
+    for number, prompt in ((1, "first" * 4), (2, "again" * 4)):
+        scheduler.add(make_sequence(number, prompt, max_tokens=2))
+        run_to_end(scheduler)
+    scheduler.add(make_sequence(3, "third" * 6, max_tokens=2))
+    run_to_end(scheduler)
+    kept = [bytes(lane.tokens[:5]) for lane in scheduler.lanes.idle]
+    assert b"first" not in kept and b"again" in kept
+
+
+def test_the_youngest_is_preempted_and_resumes_where_it_was() -> None:
+    scheduler = make_scheduler(kv_tokens=64, max_lanes=4)
+    prompts = {number: chr(96 + number) * 10 + "!" for number in (1, 2, 3, 4)}
+    for number, prompt in prompts.items():
+        scheduler.add(make_sequence(number, prompt, max_tokens=24))
+    tokens = run_to_end(scheduler)
+    assert scheduler.totals.preemptions > 0
+    assert tokens == {number: alone(prompt, max_tokens=24) for number, prompt in prompts.items()}
+
+
+def test_a_higher_priority_is_admitted_first_and_preempted_last() -> None:
+    scheduler = make_scheduler(max_lanes=1)
+    scheduler.add(make_sequence(1, "low one", priority=1))
+    scheduler.add(make_sequence(2, "low two", priority=1))
+    scheduler.add(make_sequence(3, "high", priority=0))
+    plan, _ = step(scheduler)
+    assert plan is not None and plan.rows[0].seq == 3
+
+
+def test_fit_false_preempts_and_replans() -> None:
+    scheduler = make_scheduler()
+    for number in (1, 2):
+        scheduler.add(make_sequence(number, f"{number} prompt"))
+    plan = scheduler.plan()
+    assert plan is not None and len(plan.rows) == 2
+    assert scheduler.commit(plan, StepResult(fit=False)) == []
+    scheduler.check_integrity()
+    assert [seq.id for seq in scheduler.running] == [1]
+    assert set(run_to_end(scheduler)) == {1, 2}
+
+
+def test_a_sequence_that_cannot_fit_at_all_fails_with_both_numbers() -> None:
+    scheduler = make_scheduler(kv_tokens=64)
+    scheduler.add(make_sequence(1, "prompt"))
+    plan = scheduler.plan()
+    assert plan is not None
+    (output,) = scheduler.commit(plan, StepResult(fit=False))
+    assert output.error is not None and "6 tokens" in output.error and "64" in output.error
+    assert not scheduler.has_work
+
+
+def test_a_rows_error_ends_that_sequence_only() -> None:
+    scheduler = make_scheduler()
+    for number in (1, 2):
+        scheduler.add(make_sequence(number, f"{number} prompt"))
+    plan = scheduler.plan()
+    assert plan is not None
+    result = scheduler.engine.step(plan)  # type: ignore[attr-defined]
+    broken = ResultRow(seq=1, error="nan in the logits")
+    outputs = scheduler.commit(plan, StepResult(rows=(broken, result.rows[1])))
+    assert [(output.seq.id, output.error) for output in outputs][0] == (1, "nan in the logits")
+    assert [seq.id for seq in scheduler.running] == [2]
+
+
+def test_a_cancelled_sequence_frees_its_lane_at_once() -> None:
+    scheduler = make_scheduler(prefix_cache=False)
+    sequence = make_sequence(1, "never mind", max_tokens=1000)
+    scheduler.add(sequence)
+    step(scheduler)
+    scheduler.finish(sequence)
+    scheduler.check_integrity()
+    assert scheduler.lanes.used_tokens == 0 and not scheduler.has_work
+
+
+def test_min_tokens_masks_the_end() -> None:
+    scheduler = make_scheduler()
+    eos = scheduler.engine.info.eos_ids  # type: ignore[attr-defined]
+    short = alone("ab", max_tokens=30, eos_ids=frozenset(eos))
+    scheduler.add(make_sequence(1, "ab", max_tokens=30, eos_ids=frozenset(eos), min_tokens=len(short) + 3))
+    tokens = run_to_end(scheduler)[1]
+    assert len(tokens) >= len(short) + 3
+
+
+def test_only_who_never_had_a_lane_expires_in_the_queue() -> None:
+    scheduler = make_scheduler(max_lanes=1)
+    scheduler.add(make_sequence(1, "runs", max_tokens=99, queue_deadline=3.0))
+    scheduler.add(make_sequence(2, "waits", queue_deadline=3.0))
+    step(scheduler)
+    assert scheduler.expired(2.0) == []
+    assert [sequence.id for sequence in scheduler.expired(3.0)] == [2]
+
+
+def test_prefill_beside_streams_is_kept_short_by_what_was_measured() -> None:
+    cost = StepCost(stretch=2.0)
+    cost.record(decodes=8, prefill_tokens=0, elapsed_s=0.05)
+    cost.record(decodes=8, prefill_tokens=100, elapsed_s=0.25)
+    assert cost.prefill_tokens() == pytest.approx(25, abs=1)
+
+
+def test_an_engine_without_reusable_state_still_batches() -> None:
+    engine = echo_engine(
+        lanes=4,
+        running_lanes=4,
+        kv_tokens=4096,
+        context_tokens=512,
+        max_batch_tokens=64,
+        options={"prefix": "none"},
+    )
+    scheduler = make_scheduler(engine)
+    for number in (1, 2):
+        scheduler.add(make_sequence(number, "equal prompts"))
+    tokens = run_to_end(scheduler)
+    assert tokens[1] == tokens[2] == alone("equal prompts")

@@ -1,0 +1,116 @@
+"""Scheduler, lanes and prefix index under arbitrary histories: invariants hold, and nobody's answer changes."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from backends.contract import ResultRow, StepResult
+from runner.worker.sequence import Sequence
+from tests.support import make_scheduler, make_sequence, run_to_end
+
+PROMPTS = st.one_of(
+    st.text("ab", min_size=1, max_size=12),
+    st.builds(lambda tail: "a shared beginning " + tail, st.text("xyz", min_size=1, max_size=5)),
+)
+KV_TOKENS = 72
+LONGEST = 40  # prompt and output of one sequence: it fits the pool alone
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """A small pool and few lanes, so that eviction, preemption and waiting happen all the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler = make_scheduler(lanes=6, kv_tokens=KV_TOKENS, max_lanes=4, max_batch_tokens=16)
+        self.engine = self.scheduler.engine  # type: ignore[attr-defined]
+        self.sequences: dict[int, Sequence] = {}
+        self.prompts: dict[int, tuple[str, int]] = {}
+        self.outputs: dict[int, list[int]] = {}
+        self.next_id = 1
+
+    @rule(
+        prompt=PROMPTS,
+        max_tokens=st.integers(1, 14),
+        priority=st.integers(0, 2),
+        salt=st.sampled_from([None, None, "s"]),
+    )
+    def add(self, prompt: str, max_tokens: int, priority: int, salt: str | None) -> None:
+        number, self.next_id = self.next_id, self.next_id + 1
+        sequence = make_sequence(number, prompt, max_tokens=max_tokens, priority=priority, cache_salt=salt)
+        self.sequences[number] = sequence
+        self.prompts[number] = (prompt, max_tokens)
+        self.outputs[number] = []
+        self.scheduler.add(sequence)
+
+    @precondition(lambda self: self.scheduler.has_work)
+    @rule(steps=st.integers(1, 6), elapsed_s=st.sampled_from([None, 0.01, 0.2]))
+    def step(self, steps: int, elapsed_s: float | None) -> None:
+        for _ in range(steps):
+            plan = self.scheduler.plan()
+            self.scheduler.check_integrity()
+            if plan is None:
+                assert not self.scheduler.has_work, "work is left, but nothing is planned"
+                return
+            assert plan.num_tokens <= 16
+            result = self.engine.step(plan)
+            assert result.fit, "a plan was over the pool"
+            for output in self.scheduler.commit(plan, result, elapsed_s=elapsed_s):
+                assert output.error is None
+                self.outputs[output.seq.id] += output.tokens
+                if output.finish:
+                    self._check(output.seq.id)
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.sequences)))
+        self.scheduler.finish(self.sequences.pop(number))
+
+    @precondition(lambda self: self.scheduler.has_work)
+    @rule()
+    def does_not_fit(self) -> None:
+        plan = self.scheduler.plan()
+        if plan is not None:
+            for output in self.scheduler.commit(plan, StepResult(fit=False)):
+                assert output.error is not None
+                self.sequences.pop(output.seq.id)
+
+    @precondition(lambda self: self.scheduler.has_work)
+    @rule()
+    def a_row_fails(self) -> None:
+        plan = self.scheduler.plan()
+        if plan is None:
+            return
+        result = self.engine.step(plan)
+        broken = ResultRow(seq=plan.rows[0].seq, error="broken")
+        for output in self.scheduler.commit(plan, StepResult(rows=(broken, *result.rows[1:]))):
+            self.outputs[output.seq.id] += output.tokens
+            if output.error is not None:
+                self.sequences.pop(output.seq.id)
+            elif output.finish:
+                self._check(output.seq.id)
+
+    @rule()
+    def reset_cache(self) -> None:
+        self.scheduler.lanes.evict_all()
+
+    @invariant()
+    def is_whole(self) -> None:
+        self.scheduler.check_integrity()
+
+    def teardown(self) -> None:
+        for number, tokens in run_to_end(self.scheduler).items():
+            self.outputs[number] += tokens
+        for number in list(self.sequences):
+            self._check(number)
+
+    def _check(self, number: int) -> None:
+        self.sequences.pop(number)
+        prompt, max_tokens = self.prompts[number]
+        alone = make_scheduler(lanes=1, kv_tokens=KV_TOKENS, max_lanes=1)
+        alone.add(make_sequence(1, prompt, max_tokens=max_tokens))
+        assert self.outputs[number] == run_to_end(alone)[1], f"sequence {number} said something else"
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
