@@ -78,6 +78,8 @@ class Instance:
 
     async def process(self) -> WorkerProcess:
         """The live worker; waits while it is being restarted. Raises what keeps it from coming back."""
+        if self._process is not None and not self._process.is_alive:
+            self._available.clear()  # the supervisor has not noticed yet
         await self._available.wait()
         if self._failure is not None:
             raise self._failure
@@ -90,7 +92,7 @@ class Instance:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
         self._failure = ModelNotReady("the model was unloaded", retry_after_s=1.0)
-        self._available.set()
+        self._available.set()  # whoever waits for a restart learns that there will be none
         if self._process is not None:
             await self._process.stop()
 

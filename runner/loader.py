@@ -66,11 +66,12 @@ class Loader:
             plan = await self._plan(entry, version)
             await self._make_room(entry.name, plan)
             self.ledger.reserve(key, plan.estimate_bytes)
+        on_stats = self._metrics.worker_observer(entry.name, version.number)
         instances = tuple(
             Instance(
                 f"{entry.name}:{version.number}/{index}",
                 launch,
-                on_stats=self._metrics.worker_observer(entry.name, version.number),
+                on_stats=on_stats,
                 on_restart=self._metrics.restart_counter(entry.name, version.number),
                 clock=self._clock,
             )

@@ -233,6 +233,10 @@ class Model:
         everything that is selected gets loaded."""
         self.entry = entry
         self._created = _modified(entry)
+        for slot in self._slots.values():
+            version = entry.version(slot.number)
+            if slot.failure is not None and (version is None or slot.failed_source != (version.stamp, entry.config)):
+                slot.failure, slot.reason = None, ""  # it may have been mended
         if load_all or any(slot.open is not None for slot in self._slots.values()):
             self._spawn(self._hand_over(load_all=load_all))
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import msgspec
 import psutil
@@ -21,14 +21,15 @@ from repository.scan import RepositoryError, scan
 from repository.snapshot import ModelEntry, Snapshot
 from repository.watch import watch
 from runner.api import EmbedResult, ModelMetadata, ModelStatus, TokenizeResult
-from runner.errors import ActionNotAllowed, DeadlineExceeded, ModelNotReady, RunnerError
+from runner.errors import ActionNotAllowed, DeadlineExceeded, ModelNotReady, RunnerError, WorkerCrashed
+from runner.instance import Instance
 from runner.ledger import Ledger
 from runner.loaded import LoadedVersion
 from runner.loader import Loader
 from runner.metrics import Metrics
 from runner.model import Model
 from runner.names import ModelName, choose_name, parse_name, unknown_model
-from runner.process import WorkerProcess
+from runner.process import Call, WorkerProcess
 from runner.wire.messages import (
     CallAccepted,
     CallDelta,
@@ -49,6 +50,8 @@ from runner.wire.requests import Accepted, Event, GenerateRequest, Prompt
 logger = logging.getLogger(__name__)
 
 BUDGET_SHARE = 0.8
+SETTLE_LOOKS = 5
+SETTLE_PAUSE_S = 0.1
 
 Result = TypeVar("Result")
 
@@ -132,19 +135,18 @@ class Runner:
     async def generate(self, model: str, request: GenerateRequest) -> AsyncIterator[Event]:
         """Accepted, then Deltas, then Finished. Raises RunnerError; closing the iterator cancels the work."""
         began = self._clock()
-        async with self._lease(model, timeout_s=request.timeout_s) as (loaded, worker):
+        async with self._lease(model, timeout_s=request.timeout_s) as (loaded, instance):
             name, version = loaded.name, loaded.version
             observe = self._metrics.request(name, version)
-            timeout_s = request.timeout_s or loaded.request_timeout_s
-            deadline = None if timeout_s is None else timeout_s - (self._clock() - began)
-            if deadline is not None:
-                deadline += asyncio.get_running_loop().time()
-            call = worker.call(lambda number: Submit(number, request))
+            deadline = _deadline(request.timeout_s or loaded.request_timeout_s, waited_s=self._clock() - began)
             outcome = "cancelled"
             last = None
+            opened: Opened | None = None
             try:
+                opened = await _open(instance, lambda number: Submit(number, request), deadline)
+                message = opened.first
                 while True:
-                    match await (call.get() if deadline is None else _before(deadline, call.get())):
+                    match message:
                         case CallAccepted(_, prompt_tokens, position):
                             yield Accepted(name, version, prompt_tokens, position)
                         case CallDelta(_, delta):
@@ -165,30 +167,32 @@ class Runner:
                             return
                         case other:
                             raise RunnerError(f"the worker answered with {type(other).__name__}")
+                    message = await opened.next(deadline)
             except RunnerError as error:
                 outcome = type(error).__name__
                 raise
             finally:
-                worker.hang_up(call, cancel=outcome in ("cancelled", DeadlineExceeded.__name__))
+                if opened is not None:
+                    opened.close(cancel=outcome in ("cancelled", DeadlineExceeded.__name__))
                 self._metrics.outcome(name, version, outcome)
 
     async def embed(self, model: str, prompts: Sequence[Prompt]) -> EmbedResult:
-        async with self._lease(model) as (loaded, worker):
-            answer = await _ask(worker, lambda number: Embed(number, tuple(prompts)))
+        async with self._lease(model) as (loaded, instance):
+            answer = await _ask(instance, lambda number: Embed(number, tuple(prompts)))
             assert isinstance(answer, Embedded)
             return EmbedResult(model=loaded.name, vectors=answer.vectors, prompt_tokens=answer.prompt_tokens)
 
     async def tokenize(self, model: str, prompt: Prompt) -> TokenizeResult:
-        async with self._lease(model) as (loaded, worker):
-            answer = await _ask(worker, lambda number: Tokenize(number, prompt))
+        async with self._lease(model) as (loaded, instance):
+            answer = await _ask(instance, lambda number: Tokenize(number, prompt))
             assert isinstance(answer, Tokenized)
             return TokenizeResult(
                 tokens=answer.tokens, text=answer.text, context_tokens=loaded.info.context_tokens
             )
 
     async def detokenize(self, model: str, tokens: Sequence[int]) -> str:
-        async with self._lease(model) as (_, worker):
-            answer = await _ask(worker, lambda number: Detokenize(number, tuple(tokens)))
+        async with self._lease(model) as (_, instance):
+            answer = await _ask(instance, lambda number: Detokenize(number, tuple(tokens)))
             assert isinstance(answer, Detokenized)
             return answer.text
 
@@ -197,7 +201,7 @@ class Runner:
         for loaded in found.loaded:
             if name.version in (None, loaded.version):
                 for instance in loaded.instances:
-                    await _ask(await instance.process(), ResetCache)
+                    await _ask(instance, ResetCache)
 
     # What there is
 
@@ -299,19 +303,18 @@ class Runner:
     @contextlib.asynccontextmanager
     async def _lease(
         self, model: str, *, timeout_s: float | None = None
-    ) -> AsyncIterator[tuple[LoadedVersion, WorkerProcess]]:
-        """Hold a loaded version of `model` and its live worker, loading and waiting as need be."""
+    ) -> AsyncIterator[tuple[LoadedVersion, Instance]]:
+        """Hold a loaded version of `model`, loading it first if need be, and one of its instances."""
         if self._is_closing:
             raise ModelNotReady("the server is stopping", retry_after_s=5.0)
         found, name = self._find(model)
-        timeout_s = timeout_s or found.config.scheduler.request_timeout_s
-        deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        deadline = _deadline(timeout_s or found.config.scheduler.request_timeout_s)
         while True:
             loaded = await _before(deadline, found.acquire(name.version))
             if loaded.is_open:  # it may have been closed between two turns of the loop
                 break
         with loaded.lease() as instance:
-            yield loaded, await _before(deadline, instance.process())
+            yield loaded, instance
 
     def _check_control(self) -> None:
         if self._settings.control_mode in ("none", "poll"):
@@ -338,15 +341,19 @@ class Runner:
             self._apply(changed)
 
     async def _rescan(self) -> None:
-        """Look at the disk now: who asks for a load has perhaps just put the model there."""
-        try:
-            self._apply(
-                await asyncio.to_thread(
+        """Look at the disk now, until it keeps still: who asks for a load has perhaps just put the model there."""
+        for _ in range(SETTLE_LOOKS):
+            try:
+                snapshot = await asyncio.to_thread(
                     scan, self._settings.repository, self._snapshot, schemas=self._schemas()
                 )
-            )
-        except RepositoryError as error:
-            logger.error("%s", error)
+            except RepositoryError as error:
+                logger.error("%s", error)
+                return
+            self._apply(snapshot)
+            if not snapshot.is_moving:
+                return
+            await asyncio.sleep(SETTLE_PAUSE_S)
 
     def _apply(self, snapshot: Snapshot) -> None:
         before, self._snapshot = self._snapshot, snapshot
@@ -429,10 +436,47 @@ def _problems(snapshot: Snapshot) -> list[Problem]:
     return [problem for entry in snapshot.entries for problem in entry.all_problems]
 
 
-async def _ask(worker: WorkerProcess, make: Callable[[int], ToWorker]) -> FromWorker:
+class Opened(NamedTuple):
+    """A call whose first answer is there."""
+
+    worker: WorkerProcess
+    call: Call
+    first: FromWorker
+
+    async def next(self, deadline: float | None) -> FromWorker:
+        return await (self.call.get() if deadline is None else _before(deadline, self.call.get()))
+
+    def close(self, *, cancel: bool) -> None:
+        self.worker.hang_up(self.call, cancel=cancel)
+
+
+async def _open(
+    instance: Instance, make: Callable[[int], ToWorker], deadline: float | None = None
+) -> Opened:
+    """Send a message and wait for its first answer. A worker that dies before it answers has done nothing for
+    this call yet: its successor is asked, once."""
+    for is_second in (False, True):
+        worker = await _before(deadline, instance.process())
+        try:
+            call = worker.call(make)
+            try:
+                return Opened(worker, call, await _before(deadline, call.get()))
+            except BaseException:
+                worker.hang_up(call, cancel=True)
+                raise
+        except WorkerCrashed:
+            if is_second:
+                raise
+    raise AssertionError("unreachable")
+
+
+async def _ask(instance: Instance, make: Callable[[int], ToWorker]) -> FromWorker:
     """Send one message and wait for its one answer."""
-    call = worker.call(make)
-    try:
-        return await call.get()
-    finally:
-        worker.hang_up(call, cancel=False)
+    opened = await _open(instance, make)
+    opened.close(cancel=False)
+    return opened.first
+
+
+def _deadline(timeout_s: float | None, *, waited_s: float = 0.0) -> float | None:
+    """The event loop's time at which `timeout_s`, of which `waited_s` have passed, is over."""
+    return None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s - waited_s

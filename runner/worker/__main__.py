@@ -134,6 +134,8 @@ class Worker:
     def _take_in(self, intake: Intake, loop: StepLoop | StreamLoop, start: Start) -> None:
         while True:
             message = self._incoming.get()
+            if loop.is_broken:
+                return  # unanswered, the server asks this worker's successor
             call = getattr(message, "call", 0)
             try:
                 self._handle(message, intake, loop, start)

@@ -63,6 +63,7 @@ class StepLoop:
         self._members: dict[int, Member] = {}
         self._calls: dict[int, list[Sequence]] = {}
         self._is_stopping = False
+        self.is_broken = False  # the engine raised: the process is about to end
         self._last_step = (0.0, 0, 0)
 
     @property
@@ -96,6 +97,7 @@ class StepLoop:
                 self._sender.send(messages)
         except Exception as error:
             logger.exception("the engine failed")
+            self.is_broken = True
             failed = GenerationFailed(f"the engine failed: {error or type(error).__name__}").to_wire()
             self._sender.send([CallFailed(call, failed) for call in self._calls])
             raise

@@ -38,6 +38,7 @@ class StreamLoop:
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._stopped = asyncio.Event()
         self._failure: BaseException | None = None
+        self.is_broken = False  # the engine raised: the process is about to end
         self._prompt_tokens = 0
         self._generated_tokens = 0
 
@@ -104,6 +105,7 @@ class StreamLoop:
             logger.exception("the engine failed")
             self._report([job.fail(GenerationFailed(f"the engine failed: {error or type(error).__name__}"))])
             self._failure = error
+            self.is_broken = True
             self._stopped.set()
         finally:
             self._calls.pop(job.call, None)
