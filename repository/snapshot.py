@@ -1,0 +1,115 @@
+"""What one scan found, as immutable values: models, versions, what is wrong; and how two scans differ."""
+
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from repository.config import ModelConfig
+from repository.look import Tree
+from repository.problem import Problem
+from repository.versions import Selection, select_versions
+
+
+class VersionEntry(Struct, frozen=True):
+    """One version on disk.
+
+    `path` is its folder, or the file itself where a model is a loose file. `weights_path` is a file, a folder
+    that is itself the weights, or None: either `problem` says why, or the configuration names a backend and
+    there are none; then `no_weights` is what to say if it needs some. `stamp` changes with its files.
+    """
+
+    number: int
+    path: Path
+    weights_path: Path | None
+    stamp: str
+    problem: Problem | None = None
+    no_weights: str = ""
+
+
+class ModelEntry(Struct, frozen=True):
+    """One model on disk. With `problems` it cannot be served; `ignored` lists what was passed over, and why.
+
+    `config` is None when the file is wrong, and all defaults when there is none. `settled` is False while the
+    model's files are still arriving and no earlier state of it is known.
+    """
+
+    name: str
+    path: Path
+    kind: Literal["folder", "yaml", "file"]
+    config: ModelConfig | None = ModelConfig()
+    config_path: Path | None = None
+    versions: tuple[VersionEntry, ...] = ()
+    aliases: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    ignored: tuple[Problem, ...] = ()
+    settled: bool = True
+
+    @property
+    def all_problems(self) -> tuple[Problem, ...]:
+        """The model's own problems and its versions'."""
+        return (*self.problems, *(version.problem for version in self.versions if version.problem))
+
+    def version(self, number: int) -> VersionEntry | None:
+        return next((version for version in self.versions if version.number == number), None)
+
+    def selection(self) -> Selection:
+        """The versions its policy serves."""
+        policy = (self.config or ModelConfig()).version_policy
+        return select_versions([version.number for version in self.versions], policy)
+
+
+class Found(Struct, frozen=True):
+    """The scan's memory of one model: what the last look saw, and the entry made when it last settled."""
+
+    tree: Tree
+    outside: tuple[tuple[str, Tree | None], ...] = ()  # paths beyond the tree that the entry was made from
+    entry: ModelEntry | None = None
+    is_built: bool = False  # `entry` was made from exactly this look
+    waits_for: str = ""
+
+
+class Snapshot(Struct, frozen=True):
+    """A whole repository. `entries` are sorted by name; `models` has those that hold their name."""
+
+    root: Path
+    entries: tuple[ModelEntry, ...]
+    models: dict[str, ModelEntry]
+    aliases: dict[str, str]
+    waiting: tuple[Problem, ...] = ()
+    ignored: tuple[Problem, ...] = ()
+    is_moving: bool = False  # something changed since the last look; worth another look soon
+    found: dict[str, Found] = {}
+
+    def resolve(self, name: str) -> ModelEntry | None:
+        """The model with this name or alias."""
+        return self.models.get(self.aliases.get(name, name))
+
+    def shows_same(self, other: "Snapshot") -> bool:
+        """True when nothing a reader can see differs."""
+        mine = (self.entries, self.waiting, self.ignored, self.aliases)
+        return mine == (other.entries, other.waiting, other.ignored, other.aliases)
+
+
+class Changes(Struct, frozen=True):
+    """Names of models, sorted."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+
+def diff(old: Snapshot, new: Snapshot) -> Changes:
+    """Which models came, went, or are not what they were."""
+    return Changes(
+        tuple(sorted(new.models.keys() - old.models.keys())),
+        tuple(sorted(old.models.keys() - new.models.keys())),
+        tuple(
+            name
+            for name, entry in sorted(new.models.items())
+            if name in old.models and old.models[name] is not entry and old.models[name] != entry
+        ),
+    )

@@ -1,0 +1,54 @@
+"""Follows a repository: looks again and again, and hands out a snapshot when a reader would see a change."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from repository.options import Schemas
+from repository.scan import RepositoryError, scan
+from repository.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+SETTLE_S = 1.0
+
+
+async def watch(
+    root: Path | str,
+    *,
+    poll_s: float,
+    schemas: Schemas | None = None,
+    previous: Snapshot | None = None,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    settle_s: float = SETTLE_S,
+) -> AsyncIterator[Snapshot]:
+    """Yields the first snapshot at once (if it differs from `previous`), then one per change; never ends.
+
+    Looks every `poll_s` seconds, or after `settle_s` if that is sooner while files are changing. Scans run in
+    a thread. A scan that fails is logged once and tried again; the last snapshot stays in force.
+    """
+    failure = ""
+    while True:
+        pause = poll_s
+        try:
+            snapshot = await asyncio.to_thread(scan, root, previous, schemas=schemas)
+        except RepositoryError as error:
+            if str(error) != failure:
+                log.error("%s; looking again every %g s", error, poll_s)
+            failure = str(error)
+        except Exception as error:
+            if repr(error) != failure:
+                log.exception("the scan of %s failed; looking again every %g s", root, poll_s)
+            failure = repr(error)
+        else:
+            if failure:
+                log.info("the repository %s can be read again", root)
+            failure = ""
+            is_news = previous is None or not snapshot.shows_same(previous)
+            previous = snapshot
+            if snapshot.is_moving:
+                pause = min(poll_s, settle_s)
+            if is_news:
+                yield snapshot
+        await sleep(pause)
