@@ -1,0 +1,100 @@
+"""What can be said about a repository without a server: its models, their backends, and all that is wrong.
+
+The same functions that serving uses decide here, so that `check` and `serve` never disagree.
+"""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+import typer
+
+from backends.registry import Registry
+from repository.config import check_options
+from repository.problem import Problem
+from repository.scan import ModelEntry, RepositoryError, Snapshot, VersionEntry, scan
+from repository.weights import WeightsError, WeightsFacts, read_facts
+from runner.errors import LoadFailed
+from runner.resolve import choose_backend
+
+
+class VersionView(msgspec.Struct, frozen=True, kw_only=True):
+    """One version: what its weights are and who would run it. `scores`: how each candidate claims them."""
+
+    entry: VersionEntry
+    facts: WeightsFacts | None = None
+    backend: str = ""
+    scores: dict[str, int] = {}
+    problems: tuple[Problem, ...] = ()
+
+
+class ModelView(msgspec.Struct, frozen=True, kw_only=True):
+    """One model; `problems` has its own and its served versions'."""
+
+    entry: ModelEntry
+    versions: tuple[VersionView, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr and exit 1."""
+    typer.echo(f"modelyard: {message}", err=True)
+    raise typer.Exit(1)
+
+
+def option_schemas(registry: Registry) -> dict[str, dict[str, Any]]:
+    """Each backend's option schema by name and alias."""
+    return {name: spec.options for spec in registry.specs() for name in (spec.name, *spec.aliases)}
+
+
+def scan_repository(repository: Path, registry: Registry) -> Snapshot:
+    """One look at the disk; ends the command with a sentence where there is no repository."""
+    try:
+        return scan(repository, schemas=option_schemas(registry))
+    except RepositoryError as error:
+        fail(str(error))
+
+
+def view_models(snapshot: Snapshot, registry: Registry) -> tuple[ModelView, ...]:
+    """Every model of the snapshot, each problem once."""
+    return tuple(_view(entry, registry) for entry in snapshot.entries)
+
+
+def _view(entry: ModelEntry, registry: Registry) -> ModelView:
+    if entry.config is None:
+        return ModelView(entry=entry, problems=tuple(dict.fromkeys(entry.all_problems)))
+    selection = entry.selection()
+    served = [version for version in entry.versions if version.number in selection.versions]
+    views = tuple(_view_version(entry, version, registry) for version in served)
+    where = entry.config_path or entry.path
+    problems = [
+        *entry.all_problems,
+        *(problem for view in views for problem in view.problems),
+        *(_problem(where, f"version_policy: version {number} is missing") for number in selection.missing),
+    ]
+    return ModelView(entry=entry, versions=views, problems=tuple(dict.fromkeys(problems)))
+
+
+def _view_version(entry: ModelEntry, version: VersionEntry, registry: Registry) -> VersionView:
+    config = entry.config
+    if version.problem is not None or config is None:
+        return VersionView(entry=version)
+    facts: WeightsFacts | None = None
+    try:
+        facts = read_facts(version.weights_path) if version.weights_path is not None else None
+        choice = choose_backend(facts, config, registry)
+    except (WeightsError, LoadFailed) as error:
+        where = version.weights_path or version.path
+        return VersionView(entry=version, facts=facts, problems=(_problem(where, str(error)),))
+    spec = choice.spec
+    problems: list[Problem] = []
+    if config.backend is None:
+        problems = check_options(config, spec.name, spec.options, path=entry.config_path)
+    return VersionView(
+        entry=version, facts=facts, backend=spec.name, scores=choice.scores, problems=tuple(problems)
+    )
+
+
+def _problem(path: Path, message: str) -> Problem:
+    shown = str(path)
+    return Problem(shown, 0, 0, message.removeprefix(f"{shown}: "))

@@ -1,0 +1,67 @@
+"""Log-probabilities in the API's two shapes: chat's list of objects, the parallel arrays of completions."""
+
+import codecs
+from collections.abc import Iterable
+from typing import Any
+
+from runner.wire.requests import TokenText
+
+_FLOOR = -9999.0  # JSON has no -inf
+
+
+def chat_logprobs(tokens: Iterable[TokenText]) -> list[dict[str, Any]]:
+    """One object per token. `bytes` is exact where `token` shows a part of a character as U+FFFD."""
+    return [
+        _token(token.data, token.logprobs.logprob)
+        | {
+            "top_logprobs": [
+                _token(data, logprob)
+                for (_, logprob), data in zip(token.logprobs.top, token.top_data, strict=True)
+            ]
+        }
+        for token in tokens
+    ]
+
+
+class LegacyLogprobs:
+    """The parallel arrays of one choice, fed in pieces; `text_offset` counts characters from its start."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._offset = 0
+
+    def feed(self, tokens: Iterable[TokenText | bytes]) -> dict[str, list[Any]]:
+        """The arrays of these tokens; plain bytes are a token without log-probability, such as the first."""
+        names: list[str] = []
+        logprobs: list[float | None] = []
+        tops: list[dict[str, float] | None] = []
+        offsets: list[int] = []
+        for token in tokens:
+            data = token if isinstance(token, bytes) else token.data
+            names.append(_name(data))
+            offsets.append(self._offset)
+            self._offset += len(self._decoder.decode(data))
+            if isinstance(token, bytes):
+                logprobs.append(None)
+                tops.append(None)
+                continue
+            logprob = max(token.logprobs.logprob, _FLOOR)
+            logprobs.append(logprob)
+            top: dict[str, float] = {}
+            for (_, other), other_data in zip(token.logprobs.top, token.top_data, strict=True):
+                top.setdefault(_name(other_data), max(other, _FLOOR))
+            top.setdefault(_name(data), logprob)
+            tops.append(top)
+        return {"tokens": names, "token_logprobs": logprobs, "top_logprobs": tops, "text_offset": offsets}
+
+
+def _token(data: bytes, logprob: float) -> dict[str, Any]:
+    return {"token": data.decode("utf-8", "replace"), "logprob": max(logprob, _FLOOR), "bytes": list(data)}
+
+
+def _name(data: bytes) -> str:
+    """The token's text; parts of characters are spelt as bytes, so that different tokens differ."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)

@@ -1,0 +1,78 @@
+"""`GET /models` and `/models/{id}`: what is there, told without loading anything."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from adapters.asgi import JsonResponse
+from adapters.openai.errors import to_api_error
+from runner.api import ModelStatus, RunnerApi
+from runner.errors import ModelNotFound
+
+
+class ModelsEndpoint:
+    def __init__(self, runner: RunnerApi) -> None:
+        self._runner = runner
+
+    async def list_models(self, request: Request) -> Response:
+        return JsonResponse({"object": "list", "data": [model_body(model) for model in self._runner.index()]})
+
+    async def get_model(self, request: Request) -> Response:
+        """One model by name, alias or `name:version`; unlike a request to generate it never falls back."""
+        name = request.path_params["model"]
+        model = find_model(self._runner.index(), name)
+        if model is None:
+            raise to_api_error(
+                ModelNotFound(f'There is no model "{name}". GET /v1/models lists all.', model=name)
+            )
+        return JsonResponse(model_body(model) | {"id": name})
+
+
+def model_body(model: ModelStatus) -> dict[str, Any]:
+    """OpenAI's model object and what Modelyard knows besides. `progress`: 0 to 1 while a version loads."""
+    versions = []
+    for version in model.versions:
+        entry: dict[str, Any] = {"version": version.version, "state": version.state}
+        if version.reason:
+            entry["reason"] = version.reason
+        if version.progress is not None:
+            entry["progress"] = round(version.progress, 3)
+        versions.append(entry)
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "modelyard",
+        "ready": model.ready,
+        "reason": model.reason or None,
+        "disabled": model.disabled,
+        "description": model.description or None,
+        "backend": model.backend or None,
+        "context_length": model.context_tokens,
+        "aliases": list(model.aliases),
+        "default_version": model.default_version,
+        "versions": versions,
+    }
+
+
+def find_model(index: Iterable[ModelStatus], name: str) -> ModelStatus | None:
+    """The model that `name`, an alias or `name:version` stands for."""
+    base, _, number = name.partition(":")
+    for model in index:
+        if name == model.name or name in model.aliases:
+            return model
+        known = base == model.name or base in model.aliases
+        if known and any(number == str(version.version) for version in model.versions):
+            return model
+    return None
+
+
+def loading_note(index: Iterable[ModelStatus], name: str) -> str:
+    """What a client that waits for `name` is told: "loading 42 %" or "queued"."""
+    model = find_model(index, name)
+    for version in model.versions if model is not None else ():
+        if version.state == "LOADING":
+            return "loading" if version.progress is None else f"loading {version.progress * 100:.0f} %"
+    return "queued"

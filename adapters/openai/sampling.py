@@ -1,0 +1,80 @@
+"""From the fields of a body to a GenerateRequest: only what was given is passed on."""
+
+from typing import Any
+
+from adapters.openai.errors import invalid
+from adapters.openai.schema import GenerationFields
+from runner.wire.requests import GenerateRequest, Prompt
+
+_SAME_NAME = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repeat_last_n",
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+)
+
+
+def given_sampling(body: GenerationFields) -> dict[str, Any]:
+    """The sampling fields of `body` by the names of `backends.contract.Sampling`. Raises ApiError 400."""
+    sampling: dict[str, Any] = {
+        name: value for name in _SAME_NAME if (value := getattr(body, name)) is not None
+    }
+    if body.top_k is not None:
+        sampling["top_k"] = max(0, body.top_k)  # -1 is another way to say "off"
+    penalty = body.repeat_penalty if body.repeat_penalty is not None else body.repetition_penalty
+    if penalty is not None:
+        sampling["repeat_penalty"] = penalty
+    if body.logit_bias:
+        sampling["logit_bias"] = {_token_id(key): value for key, value in body.logit_bias.items()}
+    return sampling
+
+
+def build_request(
+    body: GenerationFields,
+    prompt: Prompt,
+    *,
+    request_id: str,
+    n: int,
+    max_tokens: int | None,
+    logprobs: int | None,
+    prompt_logprobs: int | None = None,
+) -> GenerateRequest:
+    """One prompt's request; the endpoint says `n`, limits and log-probabilities. Raises ApiError 400."""
+    if max_tokens is not None and body.min_tokens is not None and body.min_tokens > max_tokens:
+        raise invalid(
+            "min_tokens", f"`min_tokens` is {body.min_tokens}, over the limit of {max_tokens} tokens."
+        )
+    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    return GenerateRequest(
+        prompt=prompt,
+        sampling=given_sampling(body),
+        n=n,
+        max_tokens=max_tokens,
+        min_tokens=body.min_tokens or 0,
+        stop=stop,
+        stop_token_ids=tuple(body.stop_token_ids or ()),
+        include_stop=bool(body.include_stop_str_in_output),
+        ignore_eos=bool(body.ignore_eos),
+        skip_special_tokens=body.skip_special_tokens is not False,
+        logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+        priority=body.priority or 0,
+        cache_salt=body.cache_salt,
+        request_id=request_id,
+    )
+
+
+def check_stream_options(body: GenerationFields) -> None:
+    """Raises ApiError 400 where `stream_options` comes without `stream`."""
+    if body.stream_options is not None and not body.stream:
+        raise invalid("stream_options", "`stream_options` is only allowed together with `stream: true`.")
+
+
+def _token_id(key: str) -> int:
+    if not (key.isascii() and key.isdecimal() and len(key) <= 10):
+        raise invalid("logit_bias", f'`logit_bias`: keys are token ids in decimal digits, not "{key[:40]}".')
+    return int(key)

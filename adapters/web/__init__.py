@@ -1,0 +1,1 @@
+"""Health, version, metrics and the web page."""

@@ -1,0 +1,201 @@
+"""Trains the demo model on the CPU and writes it as a Hugging Face folder (F16) and as the served GGUF (F32).
+
+    python -m examples.demo_model.train        about five minutes on two cores; `make demo-model` calls this
+
+Exits 1 and leaves the old files alone when one of ten asked answers has a token that leads by 0.5 or less
+(its logit over the next best one's).
+"""
+
+import argparse
+import json
+import math
+import random
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from examples.demo_model.dialogues import training_dialogues
+from examples.demo_model.score import report
+from examples.demo_model.to_gguf import write_gguf
+from examples.demo_model.tokens import CONTEXT, CONTROL, VOCABULARY, Sequence, encode, learn_tokenizer
+
+HERE = Path(__file__).parent
+GGUF = HERE.parents[1] / "models" / "demo" / "1" / "model.gguf"
+ROWS, ROW_TOKENS = 4, 512
+PEAK_RATE, WARM_UP_STEPS = 2e-3, 30
+NEEDED_LEAD = 0.5
+NOISE = 0.1
+
+CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": VOCABULARY,
+    "hidden_size": 256,
+    "intermediate_size": 768,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "hidden_act": "silu",
+    "max_position_embeddings": CONTEXT,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tie_word_embeddings": False,
+    "initializer_range": 0.02,
+    "torch_dtype": "float16",
+    "bos_token_id": CONTROL.index("<|endoftext|>"),
+    "eos_token_id": CONTROL.index("<|im_end|>"),
+    "pad_token_id": CONTROL.index("<|endoftext|>"),
+}
+
+
+def disturb(sequence: Sequence, noise: float, *, rng: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
+    """Ids and positions of one dialogue, made harder.
+
+    In every second dialogue a share `noise` of the read tokens become random ones, so that a question is known
+    by more than one of its words. Positions jump between turns, so that far distances are seen in short rows.
+    """
+    ids = sequence.ids.copy()
+    positions = np.arange(len(ids))
+    turn_starts = np.flatnonzero(ids == CONTROL.index("<|im_start|>"))
+    if rng.random() < 0.5:
+        hit = (rng.random(len(ids)) < noise) & ~sequence.learnt & (ids >= len(CONTROL))
+        ids[hit] = rng.integers(len(CONTROL), VOCABULARY, hit.sum())
+    if len(turn_starts) > 2 and rng.random() < 0.5:
+        positions[rng.choice(turn_starts[1:-1]) :] += rng.integers(1, CONTEXT - len(ids))
+    return ids, positions
+
+
+def batches(
+    tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Packed batches of ROWS x ROW_TOKENS: ids, positions, learnt, and the owner (dialogue) of each token.
+
+    A dialogue longer than a row is left out.
+    """
+    rng = np.random.default_rng(seed)
+    dialogues = training_dialogues(random.Random(seed))
+    waiting: list[tuple[NDArray[Any], ...]] = []
+    for step in range(steps):
+        # Noise fades, so that the last steps see questions as they are asked.
+        noise = NOISE * max(0.0, 1 - step / (0.8 * steps))
+        batch = np.zeros((4, ROWS, ROW_TOKENS), dtype=np.int64)
+        for row in range(ROWS):
+            at = owner = 0
+            while True:
+                if not waiting:
+                    dialogue = next(dialogues)
+                    sequence = encode(tokenizer, dialogue)
+                    if len(sequence.ids) > ROW_TOKENS:
+                        continue
+                    if dialogue.tools:  # arguments and results must be copied: no noise, no far distances
+                        ids, positions = sequence.ids, np.arange(len(sequence.ids))
+                    else:
+                        ids, positions = disturb(sequence, noise, rng=rng)
+                    waiting.append((ids, positions, sequence.learnt))
+                ids, positions, learnt = waiting[-1]
+                if at + len(ids) > ROW_TOKENS:
+                    break
+                waiting.pop()
+                owner += 1
+                batch[:, row, at : at + len(ids)] = ids, positions, learnt, np.full(len(ids), owner)
+                at += len(ids)
+        yield dict(zip(("ids", "positions", "learnt", "owner"), torch.from_numpy(batch), strict=True))
+
+
+def rate_at(step: int, steps: int) -> float:
+    if step < WARM_UP_STEPS:
+        return PEAK_RATE * (step + 1) / WARM_UP_STEPS
+    done = (step - WARM_UP_STEPS) / max(1, steps - WARM_UP_STEPS)
+    return PEAK_RATE * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int) -> None:
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.95))
+    causal = torch.ones(ROW_TOKENS, ROW_TOKENS, dtype=torch.bool).tril()
+    started = time.monotonic()
+    for step, batch in enumerate(batches(tokenizer, steps=steps, seed=seed)):
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(step, steps)
+        owner = batch["owner"]
+        mask = (owner[:, :, None] == owner[:, None, :]) & causal
+        wanted = batch["learnt"][:, 1:].bool()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden = model.model(
+                input_ids=batch["ids"],
+                position_ids=batch["positions"],
+                attention_mask=mask[:, None],
+                use_cache=False,
+            ).last_hidden_state
+            logits = model.lm_head(hidden[:, :-1][wanted])
+        loss = torch.nn.functional.cross_entropy(logits.float(), batch["ids"][:, 1:][wanted])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 25 == 0 or step == steps - 1:
+            print(
+                f"step {step:4d}/{steps}  loss {loss.item():.4f}  {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
+
+
+def write_folder(model: LlamaForCausalLM, folder: Path) -> None:
+    """Weights as F16, and the two configs; the tokenizer files are there already."""
+    state = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    generation = {key: CONFIG[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    for name, value in (
+        ("config.json", CONFIG),
+        ("generation_config.json", generation | {"do_sample": False}),
+    ):
+        (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=1700, help="training steps of 2,048 tokens (1700)")
+    parser.add_argument("--seed", type=int, default=7, help="seed of weights, order and noise (7)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
+
+    folder = HERE / "hf.part"
+    shutil.rmtree(folder, ignore_errors=True)
+    tokenizer = learn_tokenizer(folder, seed=options.seed)
+    model = LlamaForCausalLM(LlamaConfig(**{**CONFIG, "torch_dtype": "float32"}))
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{parameters:,} parameters, {len(tokenizer):,} tokens", flush=True)
+    train(model, tokenizer, steps=options.steps, seed=options.seed)
+    model.half().float().eval()  # what F16 holds is what is scored, stored and served
+    write_folder(model, folder)
+    if report(model, tokenizer, seed=options.seed) <= NEEDED_LEAD:
+        print(f"An asked answer leads by {NEEDED_LEAD} or less: add wordings or steps.")
+        print(f"This model is in {folder}; the served one is as before.")
+        return 1
+    shutil.rmtree(HERE / "hf", ignore_errors=True)
+    folder.rename(HERE / "hf")
+    write_gguf(HERE / "hf", GGUF)
+    print(f"wrote {HERE / 'hf'} and {GGUF}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
