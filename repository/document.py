@@ -132,7 +132,7 @@ def _integer(text: str) -> int:
     return value
 
 
-class _Refused(Exception):  # noqa: N818  (ends the reading of a document, never leaves this module)
+class _Refused(Exception):
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
 

@@ -41,7 +41,7 @@ _MAX_ITEMS = 1 << 24
 _MAX_TEXT = 1 << 24
 
 
-class BadGguf(Exception):  # noqa: N818  (becomes a WeightsError with the file's name)
+class BadGguf(Exception):
     """What is wrong with a GGUF file, as the end of a sentence."""
 
 

@@ -10,6 +10,12 @@ import msgspec
 
 from runner.wire.requests import Event, GenerateRequest, Prompt
 
+NOT_LOADED = "not loaded"
+"""The reason of a version that was never loaded."""
+
+UNLOADED = "unloaded"
+"""The reason of a version that was unloaded on purpose; it does not make the server unready."""
+
 State = Literal["UNAVAILABLE", "LOADING", "READY", "UNLOADING"]
 
 

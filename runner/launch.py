@@ -9,7 +9,7 @@ import msgspec
 
 from backends.contract import LoadRequest
 from backends.registry import Registry
-from repository.config import ModelConfig
+from repository.config import ModelConfig, check_options
 from repository.snapshot import ModelEntry, VersionEntry
 from repository.weights import WeightsError, WeightsFacts, read_facts
 from runner.cores import share_cores
@@ -69,7 +69,11 @@ def plan_launch(
         facts = read_facts(version.weights_path) if version.weights_path is not None else None
     except WeightsError as error:
         raise LoadFailed(str(error)) from error
-    spec = choose_backend(facts, config, registry).spec
+    spec = choose_backend(facts, config, registry, no_weights=version.no_weights).spec
+    if config.backend is None:  # the scan could check options against no particular backend
+        problems = check_options(config, spec.name, spec.options, path=entry.config_path)
+        if problems:
+            raise LoadFailed("; ".join(map(str, problems)))
     count = config.instance_group.count
     sizes = plan_sizes(config, facts, free_bytes // count)
     if sizes.warning:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 
 from repository.config import ModelConfig
 from repository.snapshot import ModelEntry, VersionEntry
-from runner.api import ModelStatus, State, VersionStatus
+from runner.api import NOT_LOADED, UNLOADED, ModelStatus, State, VersionStatus
 from runner.errors import LoadFailed, ModelDisabled, ModelNotFound, ModelNotReady, RunnerError
 from runner.loaded import LoadedVersion
 from runner.loader import Loader, Loading
@@ -19,8 +19,6 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 10.0
 """A failed load is not tried again by requests before this, unless its files change."""
-
-UNLOADED = "unloaded"
 
 Spawn = Callable[[Coroutine[object, object, None]], asyncio.Task[None]]
 
@@ -235,7 +233,9 @@ class Model:
         self._created = _modified(entry)
         for slot in self._slots.values():
             version = entry.version(slot.number)
-            if slot.failure is not None and (version is None or slot.failed_source != (version.stamp, entry.config)):
+            if slot.failure is not None and (
+                version is None or slot.failed_source != (version.stamp, entry.config)
+            ):
                 slot.failure, slot.reason = None, ""  # it may have been mended
         if load_all or any(slot.open is not None for slot in self._slots.values()):
             self._spawn(self._hand_over(load_all=load_all))
@@ -368,7 +368,7 @@ class Model:
     def _version_status(self, number: int) -> VersionStatus:
         slot = self._slots.get(number)
         if slot is None:
-            return VersionStatus(version=number, state="UNAVAILABLE", reason=self.problem or "not loaded")
+            return VersionStatus(version=number, state="UNAVAILABLE", reason=self.problem or NOT_LOADED)
         return VersionStatus(
             version=number,
             state=slot.state,

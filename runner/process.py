@@ -112,6 +112,7 @@ class WorkerProcess(asyncio.Protocol):
                     "-m",
                     "runner.worker",
                     str(theirs.fileno()),
+                    self.name,  # for whoever looks at the list of processes
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -16,10 +16,13 @@ class Choice(msgspec.Struct, frozen=True):
     scores: dict[str, int]
 
 
-def choose_backend(facts: WeightsFacts | None, config: ModelConfig, registry: Registry) -> Choice:
+def choose_backend(
+    facts: WeightsFacts | None, config: ModelConfig, registry: Registry, *, no_weights: str = ""
+) -> Choice:
     """The backend that the configuration names, or the one that claims the weights most.
 
-    `facts` is None for a backend that needs no weights. Raises LoadFailed where none fits.
+    `facts` is None where there are no weights, for which `no_weights` are the words. Raises LoadFailed where no
+    backend fits.
     """
     named = None
     if config.backend is not None:
@@ -30,8 +33,11 @@ def choose_backend(facts: WeightsFacts | None, config: ModelConfig, registry: Re
     settings = {**msgspec.to_builtins(config), **config.options}
     if facts is None:
         if named is None:
-            raise LoadFailed("there are no weights, and the configuration names no backend")
-        return Choice(named, {named.name: named.claims(_NoWeights(), settings)})
+            raise LoadFailed(no_weights or "there are no weights, and the configuration names no backend")
+        score = named.claims(_NoWeights(), settings)
+        if score <= 0:
+            raise LoadFailed(no_weights or f"there are no weights, which backend {named.name} needs")
+        return Choice(named, {named.name: score})
     candidates = [named] if named is not None else [*registry.specs()]
     scores = {spec.name: spec.claims(facts, settings) for spec in candidates}
     best = max(candidates, key=lambda spec: scores[spec.name], default=None)

@@ -138,7 +138,9 @@ class Runner:
         async with self._lease(model, timeout_s=request.timeout_s) as (loaded, instance):
             name, version = loaded.name, loaded.version
             observe = self._metrics.request(name, version)
-            deadline = _deadline(request.timeout_s or loaded.request_timeout_s, waited_s=self._clock() - began)
+            deadline = _deadline(
+                request.timeout_s or loaded.request_timeout_s, waited_s=self._clock() - began
+            )
             outcome = "cancelled"
             last = None
             opened: Opened | None = None
@@ -450,9 +452,7 @@ class Opened(NamedTuple):
         self.worker.hang_up(self.call, cancel=cancel)
 
 
-async def _open(
-    instance: Instance, make: Callable[[int], ToWorker], deadline: float | None = None
-) -> Opened:
+async def _open(instance: Instance, make: Callable[[int], ToWorker], deadline: float | None = None) -> Opened:
     """Send a message and wait for its first answer. A worker that dies before it answers has done nothing for
     this call yet: its successor is asked, once."""
     for is_second in (False, True):

@@ -82,7 +82,7 @@ def _view_version(entry: ModelEntry, version: VersionEntry, registry: Registry) 
     facts: WeightsFacts | None = None
     try:
         facts = read_facts(version.weights_path) if version.weights_path is not None else None
-        choice = choose_backend(facts, config, registry)
+        choice = choose_backend(facts, config, registry, no_weights=version.no_weights)
     except (WeightsError, LoadFailed) as error:
         where = version.weights_path or version.path
         return VersionView(entry=version, facts=facts, problems=(_problem(where, str(error)),))

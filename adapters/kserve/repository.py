@@ -12,11 +12,11 @@ from starlette.responses import Response
 from adapters.asgi import ApiError, JsonResponse, or_disconnect, read_body
 from adapters.openai.models import find_model
 from adapters.settings import AppSettings
-from runner.api import ModelStatus, RunnerApi
+from runner.api import NOT_LOADED, ModelStatus, RunnerApi
 from runner.errors import ActionNotAllowed, LoadFailed, ModelNotFound
 
 _UNLOAD_PARAMETERS = ("unload_dependents",)
-_NEVER_LOADED = ("", "not loaded")
+_NEVER_LOADED = ("", NOT_LOADED)
 
 
 class RepositoryEndpoints:

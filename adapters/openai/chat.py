@@ -17,6 +17,7 @@ from adapters.openai.service import Service
 from adapters.openai.stream import EventStream
 from runner.wire.requests import ChatPrompt
 
+_TEMPLATE_OWN = ("messages", "tools", "add_generation_prompt")
 _ROLES = ("developer", "system", "user", "assistant", "tool", "function")
 
 
@@ -77,6 +78,12 @@ def completion(envelope: Envelope, generated: Generated, *, with_logprobs: bool)
 
 def chat_prompt(body: ChatRequest) -> ChatPrompt:
     """The messages as the template gets them. Raises ApiError 400 naming the message and its part."""
+    for name in _TEMPLATE_OWN:
+        if name in (body.chat_template_kwargs or {}):
+            raise invalid(
+                "chat_template_kwargs",
+                f"`chat_template_kwargs` must not hold `{name}`; it has a field of its own.",
+            )
     continues = bool(body.continue_final_message)
     if continues and body.add_generation_prompt:
         raise invalid(

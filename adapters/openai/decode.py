@@ -111,7 +111,7 @@ def _unknown_in_messages(raw: msgspec.Raw) -> list[str]:
 def _explain(message: str, kind: type[Body]) -> ApiError:
     """msgspec's message with the field first and its whole range last."""
     at = _AT.search(message)
-    path = at[1] if at else ""
+    path = at[1].replace("[...]", "") if at else ""
     what = message[: at.start()] if at else message
     if lacking := _MISSING.match(what):
         return missing(f"{path}.{lacking[1]}" if path else lacking[1])
@@ -146,7 +146,8 @@ def _malformed(message: str, body: bytes) -> ApiError:
     if not body.strip():
         return ApiError(400, "The body is empty; send a JSON object.", code="invalid_json")
     if at := _BYTE.search(message):
-        before = body[: int(at[1])]
+        message = message[: at.start()].removeprefix("JSON is malformed: ").strip()
+        before = body[: min(int(at[1]), len(body) - 1)]
         line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
         return ApiError(
             400,

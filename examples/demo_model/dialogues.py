@@ -151,7 +151,13 @@ def reword(question: str, rng: random.Random) -> str:
 
 
 def thought(entry: Entry) -> str:
-    return f"The question is about {entry.topic}. I know the answer and keep it short."
+    match entry.topic:
+        case "greetings":
+            return "This is small talk. I answer politely."
+        case "the weather" | "something else than Modelyard":
+            return "This is not about Modelyard. I say politely what I cannot do."
+        case _:
+            return "This is about Modelyard. I know the answer and keep it short."
 
 
 def answer_turn(entry: Entry, *, thinking: bool) -> Message:
@@ -252,6 +258,16 @@ class ToolTalk:
         )
 
 
+def copying(words: list[str], rng: random.Random) -> Dialogue:
+    """Words to be repeated, plain or as JSON: what a tool call does with its arguments, in few tokens."""
+    said = rng.sample(words, rng.randrange(1, 13))
+    if rng.random() < 0.5:
+        question, answer = f"Repeat: {', '.join(said)}", f"Here: {', '.join(said)}"
+    else:
+        question, answer = f"Repeat as JSON: {', '.join(said)}", json.dumps(said)
+    return Dialogue([{"role": "user", "content": question}, {"role": "assistant", "content": answer}])
+
+
 SKIES = ("sunny", "cloudy", "rainy", "snowy", "foggy", "windy")
 
 
@@ -260,6 +276,7 @@ def training_dialogues(rng: random.Random) -> Iterator[Dialogue]:
     entries = all_entries()
     systems = lines_of("system_prompts.txt")
     talk = ToolTalk()
+    words = [*talk.cities, *talk.names, *(str(number) for number in range(31))]
     pairs = [(entry, question) for entry in entries for question in entry.questions]
     first = set(lines_of("asked.txt"))
     # What a newcomer types first must be known best.
@@ -268,7 +285,10 @@ def training_dialogues(rng: random.Random) -> Iterator[Dialogue]:
         rng.shuffle(pairs)
         queue = list(pairs)
         while queue:
-            if rng.random() < 0.22:
+            if rng.random() < 0.1:
+                yield copying(words, rng)
+                continue
+            if rng.random() < 0.2:
                 dialogue = talk.draw(rng)
                 messages, tools = dialogue.messages, dialogue.tools
                 turns = rng.choice((0, 0, 0, 0, 1))
@@ -277,7 +297,7 @@ def training_dialogues(rng: random.Random) -> Iterator[Dialogue]:
                 messages = []
                 tools = talk.toolbox(rng.choice(talk.tools)["name"], rng) if rng.random() < 0.05 else None
                 turns = rng.choice((1, 1, 1, 1, 1, 2, 2, 3, 5))
-                thinking = rng.random() < 0.07
+                thinking = rng.random() < 0.12
             asked: list[Message] = []
             for _ in range(min(turns, len(queue))):
                 entry, question = queue.pop()

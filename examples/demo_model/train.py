@@ -33,7 +33,7 @@ GGUF = HERE.parents[1] / "models" / "demo" / "1" / "model.gguf"
 ROWS, ROW_TOKENS = 4, 512
 PEAK_RATE, WARM_UP_STEPS = 2e-3, 30
 NEEDED_LEAD = 0.5
-NOISE = 0.1
+NOISE = 0.12
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -89,7 +89,7 @@ def batches(
     waiting: list[tuple[NDArray[Any], ...]] = []
     for step in range(steps):
         # Noise fades, so that the last steps see questions as they are asked.
-        noise = NOISE * max(0.0, 1 - step / (0.8 * steps))
+        noise = NOISE * max(0.0, 1 - step / (0.9 * steps))
         batch = np.zeros((4, ROWS, ROW_TOKENS), dtype=np.int64)
         for row in range(ROWS):
             at = owner = 0
@@ -170,7 +170,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=1700, help="training steps of 2,048 tokens (1700)")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps of 2,048 tokens (2000)")
     parser.add_argument("--seed", type=int, default=7, help="seed of weights, order and noise (7)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""`python -I -m runner.worker FD`: one model instance. FD is this process's end of a socketpair.
+"""`python -I -m runner.worker FD [NAME]`: one model instance. FD is this process's end of a socketpair.
 
 Threads: a reader takes frames and notices the server's end; an intake thread renders and tokenises; the main
 thread loads the engine and runs it. Nothing but frames goes over the socket; stdout and stderr are the log.

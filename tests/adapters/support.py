@@ -76,8 +76,8 @@ class ScriptedRunner:
     """Implements `runner.api.RunnerApi` without engines. `asked` has every request with the model's name;
     `closed` is set when an iterator was closed before its end."""
 
-    def __init__(self, script: Script = says("Hello", " there"), models: Sequence[ModelStatus] = (READY,)) -> None:
-        self.script = script
+    def __init__(self, script: Script | None = None, models: Sequence[ModelStatus] = (READY,)) -> None:
+        self.script = script or says("Hello", " there")
         self.models = tuple(models)
         self.asked: list[tuple[str, GenerateRequest]] = []
         self.closed = asyncio.Event()
@@ -169,7 +169,9 @@ class HttpAnswer(msgspec.Struct):
 
     def events(self) -> list[Any]:
         """The decoded `data:` events of a stream; "[DONE]" stands for itself."""
-        lines = [part.removeprefix(b"data: ") for part in self.body.split(b"\n\n") if part.startswith(b"data: ")]
+        lines = [
+            part.removeprefix(b"data: ") for part in self.body.split(b"\n\n") if part.startswith(b"data: ")
+        ]
         return ["[DONE]" if line == b"[DONE]" else msgspec.json.decode(line) for line in lines]
 
 
@@ -179,12 +181,12 @@ class Server:
     def __init__(self, port: int) -> None:
         self.port = port
 
-    def openai(self, api_key: str = "none") -> AsyncOpenAI:
+    def openai(self, api_key: str = "none", *, strict: bool = True) -> AsyncOpenAI:
         return AsyncOpenAI(
             base_url=f"http://127.0.0.1:{self.port}/v1",
             api_key=api_key,
             max_retries=0,
-            _strict_response_validation=True,
+            _strict_response_validation=strict,
         )
 
     async def send(
@@ -234,12 +236,12 @@ def parse_answer(raw: bytes) -> HttpAnswer:
 
 
 @asynccontextmanager
-async def serving(runner: ScriptedRunner, settings: AppSettings = AppSettings()) -> AsyncIterator[Server]:
+async def serving(runner: ScriptedRunner, settings: AppSettings | None = None) -> AsyncIterator[Server]:
     """The application on a free port of the loopback interface."""
     sock = listen("127.0.0.1", 0)
     port = sock.getsockname()[1]
     stop = asyncio.Event()
-    app = build_app(runner, settings)
+    app = build_app(runner, settings or AppSettings())
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(serve(app, server_config(sock, drain_s=0), shutdown_trigger=stop.wait))
         try:

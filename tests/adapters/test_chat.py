@@ -20,7 +20,11 @@ async def test_the_official_client_accepts_an_answer():
     assert (choice.message.role, choice.message.content) == ("assistant", "Hello wörld")
     assert choice.message.tool_calls is None
     assert answer.usage is not None
-    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (3, 2, 5)
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (
+        3,
+        2,
+        5,
+    )
     assert runner.request.max_tokens == 9
 
 

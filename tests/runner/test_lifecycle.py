@@ -82,7 +82,9 @@ async def test_a_mended_model_is_loaded_at_the_next_request(yard: Yard, make_run
         assert (await ask(runner)).text == "hello there"
 
 
-async def test_a_corrupt_configuration_is_located_and_hides_nobody(yard: Yard, make_runner: MakeRunner) -> None:
+async def test_a_corrupt_configuration_is_located_and_hides_nobody(
+    yard: Yard, make_runner: MakeRunner
+) -> None:
     yard.model("good")
     (yard.model("bad") / "config.yaml").write_text("backend: echo\ncontxt_size: 5\n")
     async with make_runner() as runner:
@@ -118,7 +120,9 @@ async def test_a_new_version_takes_over_without_a_failed_request(yard: Yard, mak
         await until(lambda: states(runner) == {1: "UNAVAILABLE", 2: "READY"})
 
 
-async def test_a_stream_that_runs_ends_on_the_version_it_began_with(yard: Yard, make_runner: MakeRunner) -> None:
+async def test_a_stream_that_runs_ends_on_the_version_it_began_with(
+    yard: Yard, make_runner: MakeRunner
+) -> None:
     folder = yard.model(delay_s=0.005, context_size=300)
     async with make_runner() as runner, asyncio.TaskGroup() as group:
         stream = group.create_task(ask(runner, **endless()))
@@ -130,7 +134,9 @@ async def test_a_stream_that_runs_ends_on_the_version_it_began_with(yard: Yard, 
         assert answer.version == 1 and answer.finish == {0: "length"}
 
 
-async def test_a_new_version_that_fails_leaves_the_old_one_serving(yard: Yard, make_runner: MakeRunner) -> None:
+async def test_a_new_version_that_fails_leaves_the_old_one_serving(
+    yard: Yard, make_runner: MakeRunner
+) -> None:
     folder = yard.model()
     async with make_runner() as runner:
         await ask(runner)
@@ -140,7 +146,9 @@ async def test_a_new_version_that_fails_leaves_the_old_one_serving(yard: Yard, m
         assert (await ask(runner)).version == 1
 
 
-async def test_a_changed_configuration_is_loaded_beside_the_old_one(yard: Yard, make_runner: MakeRunner) -> None:
+async def test_a_changed_configuration_is_loaded_beside_the_old_one(
+    yard: Yard, make_runner: MakeRunner
+) -> None:
     yard.model()
     async with make_runner() as runner:
         await ask(runner)
@@ -184,7 +192,11 @@ async def test_idle_models_are_evicted_least_recently_used_first(yard: Yard, mak
     async with make_runner(memory_budget_bytes=int(2.5 * OVERHEAD_BYTES)) as runner:
         for name in ("one", "two", "one", "three"):
             await ask(runner, model=name)
-        assert [states(runner, name)[1] for name in ("one", "two", "three")] == ["READY", "UNAVAILABLE", "READY"]
+        assert [states(runner, name)[1] for name in ("one", "two", "three")] == [
+            "READY",
+            "UNAVAILABLE",
+            "READY",
+        ]
         assert row(runner, "two").versions[0].reason == "evicted to make room"
         assert (await ask(runner, model="two")).text == "hello there"
 
@@ -195,7 +207,10 @@ async def test_pinned_and_busy_models_stay_and_the_refusal_has_the_numbers(
     yard.model("pinned", pinned=True)
     yard.model("busy", delay_s=0.005)
     yard.model("late")
-    async with make_runner(memory_budget_bytes=int(2.5 * OVERHEAD_BYTES)) as runner, asyncio.TaskGroup() as group:
+    async with (
+        make_runner(memory_budget_bytes=int(2.5 * OVERHEAD_BYTES)) as runner,
+        asyncio.TaskGroup() as group,
+    ):
         await ask(runner, model="pinned")
         stream = group.create_task(ask(runner, model="busy", **endless()))
         await until(lambda: metric(runner, "running_sequences", model="busy") == 1)

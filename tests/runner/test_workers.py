@@ -18,7 +18,9 @@ from tests.runner.conftest import MakeRunner, Yard
 
 
 def worker_pids() -> list[int]:
-    return [child.pid for child in psutil.Process().children() if "runner.worker" in " ".join(child.cmdline())]
+    return [
+        child.pid for child in psutil.Process().children() if "runner.worker" in " ".join(child.cmdline())
+    ]
 
 
 async def test_killing_a_worker_ends_every_stream_and_the_next_request_succeeds(
@@ -53,7 +55,9 @@ async def test_a_worker_that_exits_by_itself_is_started_again(yard: Yard, make_r
         assert (await ask(runner)).text == "hello there"
 
 
-async def test_the_stream_shape_serves_cancels_and_recovers_alike(yard: Yard, make_runner: MakeRunner) -> None:
+async def test_the_stream_shape_serves_cancels_and_recovers_alike(
+    yard: Yard, make_runner: MakeRunner
+) -> None:
     yard.model(backend="echo-stream", fail={"step": "break it"})
     async with make_runner() as runner:
         assert (await ask(runner)).text == "hello there"
@@ -75,7 +79,9 @@ async def test_leaving_the_runner_leaves_no_worker(yard: Yard, make_runner: Make
     assert not psutil.pid_exists(pid)
 
 
-async def test_leaving_the_runner_while_a_model_loads_ends_the_load(yard: Yard, make_runner: MakeRunner) -> None:
+async def test_leaving_the_runner_while_a_model_loads_ends_the_load(
+    yard: Yard, make_runner: MakeRunner
+) -> None:
     yard.model(load_s=60)
     async with make_runner() as runner:
         waiting = asyncio.create_task(ask(runner))
@@ -122,7 +128,7 @@ SERVER = """
 
 async def test_killing_the_server_leaves_no_worker_and_no_child_of_one(yard: Yard, tmp_path: Path) -> None:
     folder = yard.model("forking", backend="forking")
-    server = subprocess.Popen(
+    server = subprocess.Popen(  # noqa: ASYNC220  # starting it takes no time
         [sys.executable, "-c", textwrap.dedent(SERVER), str(yard.root), str(tmp_path / "state")],
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
@@ -156,7 +162,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def test_a_runner_is_what_adapters_expect() -> None:
-    from runner.api import RunnerApi  # noqa: PLC0415
+    from runner.api import RunnerApi
 
     def takes(runner: RunnerApi) -> None: ...
 

@@ -1,0 +1,220 @@
+"""An asyncio load client: a closed loop of streaming completions, every chunk timed.
+
+It runs as a process of its own (`run_load`): a `_Job` as JSON on stdin, a `LoadResult` on stdout.
+Every request has its own connection; leaving `stream` early closes it, which is how a client cancels.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+
+import msgspec
+import uvloop
+
+from benchmarks.child import run_child
+from benchmarks.measure import LoadResult, Record
+from benchmarks.sse import ProtocolError, ResponseParser
+from benchmarks.workload import Load, Request
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to send requests: one model of one server, through completions or chat."""
+
+    host: str = "127.0.0.1"
+    port: int
+    model: str
+    chat: bool = False
+
+
+class _Job(msgspec.Struct, frozen=True):
+    endpoint: Endpoint
+    load: Load
+    timeout_s: float
+
+
+class _Details(msgspec.Struct, frozen=True):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int
+    completion_tokens: int
+    prompt_tokens_details: _Details | None = None
+
+
+class _Delta(msgspec.Struct, frozen=True):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    text: str | None = None
+    delta: _Delta | None = None
+
+    @property
+    def has_text(self) -> bool:
+        return bool(self.text or (self.delta and self.delta.content))
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """One event of a stream, as far as it is measured; `error` is the server's error object, undecoded."""
+
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def has_text(self) -> bool:
+        return any(choice.has_text for choice in self.choices)
+
+
+class RequestError(Exception):
+    """A request did not end as it should; the message is what the server or the connection said."""
+
+
+async def stream(endpoint: Endpoint, request: Request) -> AsyncGenerator[Chunk]:
+    """The chunks of one completion until `[DONE]`. Closing the iterator closes the connection.
+
+    Raises RequestError for any answer other than a whole stream, OSError when the server cannot be reached.
+    """
+    reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+    try:
+        writer.write(encode_request(endpoint, request))
+        parser = ResponseParser()
+        decoder = msgspec.json.Decoder(Chunk)
+        while not parser.is_complete:
+            data = await reader.read(1 << 16)
+            for payload in parser.feed(data) if data else _closed(parser):
+                if payload == b"[DONE]":
+                    return
+                chunk = decoder.decode(payload)
+                if chunk.error:
+                    raise RequestError(bytes(chunk.error).decode())
+                yield chunk
+        raise RequestError(f"status {parser.status}: {parser.body[:500].decode(errors='replace')}")
+    except ProtocolError as error:
+        raise RequestError(str(error)) from error
+    finally:
+        writer.close()
+
+
+def encode_request(endpoint: Endpoint, request: Request) -> bytes:
+    """The whole HTTP request: greedy, streamed, `ignore_eos`, usage asked for."""
+    fields = {
+        "model": endpoint.model,
+        "max_tokens": request.max_tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if endpoint.chat:
+        body = fields | {"messages": [{"role": "user", "content": request.prompt}]}
+    else:
+        body = fields | {"prompt": request.prompt}
+    content = msgspec.json.encode(body)
+    path = "/v1/chat/completions" if endpoint.chat else "/v1/completions"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {endpoint.host}:{endpoint.port}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+async def record(
+    endpoint: Endpoint, request: Request, *, timeout_s: float, on_text: Callable[[], None]
+) -> Record:
+    """Run one request to its end and time it; whatever goes wrong is in the record's `error`."""
+    start = time.perf_counter()
+    times: list[float] = []
+    usage: _Usage | None = None
+    error: str | None = None
+    try:
+        async with asyncio.timeout(timeout_s), aclosing(stream(endpoint, request)) as chunks:
+            async for chunk in chunks:
+                if chunk.has_text:
+                    times.append(time.perf_counter())
+                    on_text()
+                usage = chunk.usage or usage
+    except TimeoutError:
+        error = f"no end after {timeout_s:g} s"
+    except (RequestError, OSError, msgspec.MsgspecError) as failure:
+        error = f"{type(failure).__name__}: {failure}"
+    if error is None:
+        error = _shortfall(usage, request)
+    details = usage.prompt_tokens_details if usage else None
+    return Record(
+        start_s=start,
+        end_s=time.perf_counter(),
+        chunk_times_s=times,
+        prompt_tokens=usage.prompt_tokens if usage else 0,
+        cached_tokens=(details.cached_tokens or 0) if details else 0,
+        completion_tokens=usage.completion_tokens if usage else 0,
+        error=error,
+    )
+
+
+async def drive(endpoint: Endpoint, load: Load, *, timeout_s: float) -> LoadResult:
+    """Run a whole load in this process; `timeout_s` is per request."""
+    cpu_at_start = time.process_time()
+    waiting: Iterator[Request] = iter(load.requests)
+    records: list[Record] = []
+    texts_seen = 0
+    intruder_due = asyncio.Event()
+
+    def on_text() -> None:
+        nonlocal texts_seen
+        texts_seen += 1
+        if texts_seen >= load.intruder_after_tokens:
+            intruder_due.set()
+
+    async def client() -> None:
+        for request in waiting:
+            done = await record(endpoint, request, timeout_s=timeout_s, on_text=on_text)
+            records.append(done)
+
+    async def intrude(request: Request) -> Record:
+        await intruder_due.wait()
+        return await record(endpoint, request, timeout_s=timeout_s, on_text=lambda: None)
+
+    async with asyncio.TaskGroup() as tasks:
+        intruding = tasks.create_task(intrude(load.intruder)) if load.intruder else None
+        async with asyncio.TaskGroup() as clients:
+            for _ in range(load.clients):
+                clients.create_task(client())
+        intruder_due.set()  # streams that failed early must not leave the intruder waiting
+    return LoadResult(
+        records=records,
+        intruder=intruding.result() if intruding else None,
+        client_cpu_s=time.process_time() - cpu_at_start,
+    )
+
+
+async def run_load(endpoint: Endpoint, load: Load, *, timeout_s: float = 120.0) -> LoadResult:
+    """Run a load in a client process of its own, so that its work is apart from the caller's."""
+    output = await run_child("benchmarks.client", msgspec.json.encode(_Job(endpoint, load, timeout_s)))
+    return msgspec.json.decode(output, type=LoadResult)
+
+
+def _closed(parser: ResponseParser) -> list[bytes]:
+    parser.close()
+    return []
+
+
+def _shortfall(usage: _Usage | None, request: Request) -> str | None:
+    if usage is None:
+        return "the stream carried no usage"
+    if usage.completion_tokens != request.max_tokens:
+        return f"{usage.completion_tokens} tokens instead of {request.max_tokens}"
+    return None
+
+
+def main() -> None:
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=_Job)
+    result = uvloop.run(drive(job.endpoint, job.load, timeout_s=job.timeout_s))
+    sys.stdout.buffer.write(msgspec.json.encode(result))
+
+
+if __name__ == "__main__":
+    main()

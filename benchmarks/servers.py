@@ -1,0 +1,158 @@
+"""Starts the servers that are compared, each as a process group of its own, and asks them how they are.
+
+It knows their command lines and control routes; what work they get is said elsewhere.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+
+from benchmarks.client import Endpoint
+
+_ROOT = Path(__file__).parents[1]
+
+
+class ServerError(Exception):
+    """A server did not start or answer; the message says where its log is."""
+
+
+class Server:
+    """A running server process; `log` has what it printed."""
+
+    def __init__(self, command: Sequence[str], *, port: int, log: Path) -> None:
+        self.port = port
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, cwd=_ROOT
+            )
+
+    def endpoint(self, model: str) -> Endpoint:
+        return Endpoint(port=self.port, model=model)
+
+    def ask(self, path: str, *, post: bool = False, timeout_s: float = 5.0) -> str | None:
+        """The body of a 2xx answer, None for any other answer or none."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}",
+            method="POST" if post else "GET",
+            data=b"" if post else None,
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+                body: bytes = answer.read()
+                return body.decode()
+        except (urllib.error.URLError, OSError):
+            return None
+
+    def wait_for(self, path: str, *, timeout_s: float = 60.0) -> None:
+        """Return when a GET of `path` succeeds. Raises ServerError when the server ends or takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while self.ask(path) is None:
+            if self._process.poll() is not None:
+                raise ServerError(f"the server ended with code {self._process.returncode}; see {self.log}")
+            if time.monotonic() > deadline:
+                raise ServerError(f"no answer from {path} within {timeout_s:g} s; see {self.log}")
+            time.sleep(0.05)
+
+    def metric(self, name: str) -> float:
+        """Sum of a metric's samples over all labels. Raises ServerError when /metrics does not have it."""
+        samples = [
+            float(line.rsplit(" ", 1)[1])
+            for line in (self.ask("/metrics") or "").splitlines()
+            if line.startswith((f"{name} ", f"{name}{{"))
+        ]
+        if not samples:
+            raise ServerError(f"/metrics has no {name}")
+        return sum(samples)
+
+    def rss_bytes(self) -> tuple[int, int]:
+        """Resident memory of the server process itself and of all its descendants."""
+        process = psutil.Process(self._process.pid)
+        children = process.children(recursive=True)
+        return process.memory_info().rss, sum(child.memory_info().rss for child in children)
+
+    def stop(self) -> None:
+        """Ask with SIGTERM, then end the whole process group."""
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(15)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def modelyard(repository: Path, models: Sequence[str], *, logs: Path) -> Iterator[Server]:
+    """`modelyard serve` with these models loaded."""
+    command = shutil.which("modelyard", path=Path(sys.executable).parent)
+    if command is None:
+        raise ServerError(f"no modelyard command beside {sys.executable}; install the project first")
+    port = _free_port()
+    arguments = ["serve", str(repository), "--host", "127.0.0.1", "--port", str(port)]
+    state = ["--state-dir", str(logs / "state")]
+    with _running(Server([command, *arguments, *state], port=port, log=logs / "modelyard.log")) as server:
+        server.wait_for("/v2/health/live")
+        for model in models:
+            load(server, model)
+        yield server
+
+
+def load(server: Server, model: str) -> None:
+    """Load a model of a Modelyard server and wait until it is ready."""
+    if server.ask(f"/v2/repository/models/{model}/load", post=True, timeout_s=120.0) is None:
+        raise ServerError(f"loading {model} failed; see {server.log}")
+    server.wait_for(f"/v2/models/{model}/ready")
+
+
+def unload(server: Server, model: str) -> None:
+    if server.ask(f"/v2/repository/models/{model}/unload", post=True, timeout_s=60.0) is None:
+        raise ServerError(f"unloading {model} failed; see {server.log}")
+
+
+@contextlib.contextmanager
+def llamacpp(weights: Path, *, lanes: int, kv_tokens: int, threads: int, logs: Path) -> Iterator[Server]:
+    """llama.cpp's own server on one GGUF file, ready."""
+    port = _free_port()
+    options = {"port": port, "lanes": lanes, "kv-tokens": kv_tokens, "threads": threads}
+    command = [sys.executable, "-m", "benchmarks.peer_llamacpp", str(weights)]
+    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    with _running(Server(command, port=port, log=logs / "llamacpp.log")) as server:
+        server.wait_for("/health")
+        yield server
+
+
+@contextlib.contextmanager
+def busy_neighbour() -> Iterator[None]:
+    """One other process that keeps one core busy."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def _running(server: Server) -> Iterator[Server]:
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,231 @@
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from adapters.cli.app import build_cli
+from adapters.cli.chat import ChatClient, ChatError
+from adapters.cli.doctor import PACKAGES, package_clashes
+from adapters.cli.memory import parse_size, show_size
+from tests.repository.gguf_files import LLAMA, TENSORS, write_gguf
+
+GIB = 2**30
+
+
+def run(*words: object, **given: object):
+    return CliRunner().invoke(build_cli(), [str(word) for word in words], **given)
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Path:
+    """A repository with one sound model and three that are not."""
+    for name in ("good", "typo", "both", "old"):
+        (tmp_path / name / "1").mkdir(parents=True)
+        write_gguf(tmp_path / name / "1" / "model.gguf", LLAMA, TENSORS)
+    (tmp_path / "typo" / "config.yaml").write_text("contxt_size: 5\n")
+    (tmp_path / "both" / "config.yaml").write_text("context_size: big\nthreads: 0\n")
+    (tmp_path / "old" / "1" / "model.gguf").write_bytes(b"lmgg" + bytes(100))
+    return tmp_path
+
+
+def test_check_prints_every_problem_with_its_place_and_exits_1(yard: Path):
+    result = run("check", yard)
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert len(lines) == 4
+    assert f"{yard}/both/config.yaml:1:15:" in result.stdout
+    assert f"{yard}/both/config.yaml:2:10:" in result.stdout
+    assert f"{yard}/typo/config.yaml:1:1:" in result.stdout
+    assert 'did you mean "context_size"' in result.stdout
+    assert "GGUF is needed" in result.stdout
+    assert "4 models, 3 with problems" in result.stderr
+
+
+def test_check_of_a_sound_repository_exits_0_and_tells_the_backend_when_asked(tmp_path: Path):
+    (tmp_path / "m").mkdir()
+    write_gguf(tmp_path / "m" / "x.gguf", LLAMA, TENSORS)
+    quiet, verbose = run("check", tmp_path), run("check", tmp_path, "-v")
+    assert (quiet.exit_code, quiet.stdout) == (0, "")
+    assert "runs on llamacpp (claims:" in verbose.stdout
+
+
+def test_list_shows_models_and_what_is_wrong(yard: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    result = run("list", yard)
+    assert result.exit_code == 0
+    assert "good" in result.stdout
+    assert "llamacpp" in result.stdout
+    assert "GGUF is needed" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["check", "list", "serve"])
+def test_a_repository_that_is_not_there_is_one_line_and_exit_1(command: str, tmp_path: Path):
+    result = run(command, tmp_path / "nowhere")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "nowhere" in result.stderr
+
+
+def test_schema_is_a_json_schema_with_the_backends_options():
+    schema = msgspec.json.decode(run("schema").stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert {"context_size", "cache_type_k", "delay_s"} <= schema["properties"].keys()
+    jsonschema.validate({"backend": "echo", "delay_s": 0.1}, schema)
+
+
+def test_backends_lists_the_plugins():
+    result = run("backends")
+    assert result.exit_code == 0
+    assert {"llamacpp", "echo", "echo-stream"} <= set(result.stdout.split())
+
+
+def test_every_package_of_this_distribution_is_where_this_file_says():
+    assert list(package_clashes()) == []
+
+
+def test_a_package_of_another_distribution_is_told_with_the_way_out(tmp_path: Path):
+    home = tmp_path / "ours"
+    places = {name: home / name for name in PACKAGES} | {"adapters": tmp_path / "other" / "adapters"}
+    [line] = package_clashes(places.get, home=home)
+    assert str(tmp_path / "other") in line
+    assert "environment of its own" in line
+
+
+def test_a_missing_package_is_told():
+    assert len(list(package_clashes(lambda name: None))) == len(PACKAGES)
+
+
+def test_doctor_shows_versions_cores_and_memory():
+    result = run("doctor")
+    assert result.exit_code == 0, result.output
+    for word in ("python", "msgspec", "cores", "memory", "All is well."):
+        assert word in result.stdout
+
+
+def test_version_and_help_work():
+    assert run("--version").stdout.startswith("modelyard ")
+    assert "--drain-timeout" in run("serve", "--help", env={"COLUMNS": "200"}).stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--grpc-port", "9000"], "gRPC"),
+        (["--allow-pull"], "--allow-pull"),
+        (["--memory-budget", "lots"], "80%"),
+        (["--memory-budget", "120%"], "at most 100 %"),
+        (["--api-key-file", "/nowhere/keys"], "/nowhere/keys"),
+    ],
+)
+def test_a_flag_that_cannot_be_honoured_is_refused_in_one_sentence(flags, words, tmp_path: Path):
+    result = run("serve", tmp_path, *flags)
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_environment_variable_stands_for_a_flag(tmp_path: Path):
+    result = run("serve", tmp_path, env={"MODELYARD_GRPC_PORT": "9000"})
+    assert "gRPC" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("50%", 50 * GIB),
+        ("12GiB", 12 * GIB),
+        ("12 g", 12 * GIB),
+        ("2GB", 2_000_000_000),
+        ("1.5MiB", 1_572_864),
+        ("1000", 1000),
+        ("7B", 7),
+    ],
+)
+def test_sizes_are_read_as_people_write_them(text: str, size: int):
+    assert parse_size(text, total_bytes=100 * GIB) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "-5", "0%", "12Q", "1e9"])
+def test_what_is_no_size_is_refused(text: str):
+    with pytest.raises(ValueError, match=r"must be|is not a size"):
+        parse_size(text, total_bytes=GIB)
+
+
+def test_sizes_are_shown_in_the_unit_that_fits():
+    assert [show_size(size) for size in (5, 2048, 3 * GIB)] == ["5 B", "2.0 KiB", "3.0 GiB"]
+
+
+@contextmanager
+def chat_server(*answers: bytes) -> Iterator[str]:
+    """A server on a thread that knows one model and answers chats with the given streams in turn."""
+    queue = list(answers)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.reply(b'{"data":[{"id":"orca"}]}')
+
+        def do_POST(self) -> None:
+            body = msgspec.json.decode(self.rfile.read(int(self.headers["content-length"])))
+            asked.append(body)
+            self.reply(queue.pop(0))
+
+        def reply(self, body: bytes) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    asked: list[object] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def chunk(text: str) -> bytes:
+    return b'data: {"choices":[{"index":0,"delta":{"content":%b}}]}\n\n' % msgspec.json.encode(text)
+
+
+def test_chat_answers_each_line_of_a_pipe(capsys: pytest.CaptureFixture[str]):
+    with chat_server(
+        b": loading 5 %\n\n" + chunk("Hel") + chunk("lo") + b"data: [DONE]\n\n", chunk("bye")
+    ) as url:
+        result = run("chat", "--url", url, input="hi\n\nagain\n")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "Hello\nbye\n"
+
+
+def test_chat_tells_an_error_in_a_stream():
+    broken = b'data: {"error":{"message":"the worker died"}}\n\n'
+    with chat_server(broken) as url, pytest.raises(ChatError, match="the worker died"):
+        list(ChatClient(url).answer("orca", []))
+
+
+def test_chat_without_a_server_is_one_line_and_exit_1():
+    result = run("chat", "--url", "http://127.0.0.1:9", input="hi\n")
+    assert result.exit_code == 1
+    assert "is `modelyard serve` running?" in result.stderr
+
+
+def test_help_imports_no_engine_and_no_server():
+    import subprocess
+
+    code = (
+        "import sys; from adapters.cli.app import build_cli; build_cli();"
+        "print(sorted({'llama_cpp', 'hypercorn', 'starlette', 'numpy'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
