@@ -26,7 +26,7 @@ from backends.registry import Registry
 from repository.scan import RepositoryError
 from runner.api import ModelStatus
 from runner.errors import RunnerError
-from runner.runner import Runner, RunnerSettings
+from runner.runner import Runner
 
 _BACKLOG = 1024
 _GRACE_S = 10.0  # what Hypercorn waits beyond the drain, so that it is never the one to cut a stream
@@ -114,44 +114,31 @@ class Signals:
 
 async def _serve(settings: ServeSettings, sock: socket.socket) -> None:
     signals = Signals()
-    runner = Runner(
-        RunnerSettings(
-            repository=settings.repository,
-            control_mode=settings.control_mode,
-            load_models=settings.load_models,
-            memory_budget_bytes=settings.memory_budget_bytes,
-            ready_means=settings.ready_means,
-            single_model_fallback=settings.single_model_fallback,
-            poll_s=settings.poll_s,
-            drain_s=settings.drain_s,
-            state_dir=settings.state_dir,
-        ),
-        Registry(),
-    )
+    runner = Runner(settings.runner, Registry())
     app = build_app(runner, settings.app)
     url = _url(settings.host, sock)
     # The runner is left before the task group: it drains while Hypercorn still serves the open streams.
     async with asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
         if await signals.during_start(stack.enter_async_context(runner)):
-            config = server_config(sock, drain_s=settings.drain_s)
+            config = server_config(sock, drain_s=settings.runner.drain_s)
             tasks.create_task(hypercorn_serve(app, config, shutdown_trigger=signals.stop.wait))
             _announce(url, settings, runner.index())
             await signals.stop.wait()
-            logger.info("stopping; running requests have %g s to finish", settings.drain_s)
+            logger.info("stopping; running requests have %g s to finish", settings.runner.drain_s)
 
 
 def _announce(url: str, settings: ServeSettings, models: tuple[ModelStatus, ...]) -> None:
     names = [model.name for model in models]
     if settings.log_format == "json":
-        fields = {"url": url, "repository": str(settings.repository), "models": names}
+        fields = {"url": url, "repository": str(settings.runner.repository), "models": names}
         logger.info("serving", extra={"fields": fields})
         return
     bad = sum(1 for model in models if not model.ready and model.reason and not model.disabled)
     listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     found = f"{len(names)} model{'' if len(names) == 1 else 's'}: {listed}" if names else "no models yet"
     if bad:
-        found += f" ({bad} with problems: see `modelyard check {settings.repository}`)"
-    lines = [f"Modelyard {settings.app.version} serves {settings.repository} at {url} - {found}"]
+        found += f" ({bad} with problems: see `modelyard check {settings.runner.repository}`)"
+    lines = [f"Modelyard {settings.app.version} serves {settings.runner.repository} at {url} - {found}"]
     usable = next((model.name for model in models if model.ready), None)
     if usable is not None:
         asked = {"model": usable, "messages": [{"role": "user", "content": "Hello"}]}

@@ -1,8 +1,8 @@
 """What a server is told at its start, as values. Reading flags is the command line's business."""
 
-from pathlib import Path
-
 import msgspec
+
+from runner.settings import RunnerSettings
 
 
 class AppSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,16 +24,8 @@ class AppSettings(msgspec.Struct, frozen=True, kw_only=True):
 class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """All that `modelyard serve` composes a server from."""
 
-    repository: Path
-    state_dir: Path
+    runner: RunnerSettings
     host: str = "127.0.0.1"
     port: int = 8080
-    control_mode: str = "on-demand"
-    load_models: tuple[str, ...] = ()
-    memory_budget_bytes: int | None = None
-    ready_means: str = "loadable"
-    single_model_fallback: str = "always"
-    poll_s: float = 2.0
-    drain_s: float = 30.0
     log_format: str = "text"
     app: AppSettings = AppSettings()

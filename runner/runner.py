@@ -8,11 +8,9 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 
-import msgspec
 import psutil
 
 from backends.registry import Registry
@@ -30,6 +28,7 @@ from runner.metrics import Metrics
 from runner.model import Model
 from runner.names import ModelName, choose_name, parse_name, unknown_model
 from runner.process import Call, WorkerProcess
+from runner.settings import RunnerSettings
 from runner.wire.messages import (
     CallAccepted,
     CallDelta,
@@ -54,21 +53,6 @@ SETTLE_LOOKS = 5
 SETTLE_PAUSE_S = 0.1
 
 Result = TypeVar("Result")
-
-
-class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a repository is served. Control modes: on-demand, none, poll, explicit. Times in seconds."""
-
-    repository: Path
-    state_dir: Path
-    control_mode: str = "on-demand"
-    load_models: tuple[str, ...] = ()
-    memory_budget_bytes: int | None = None
-    ready_means: str = "loadable"
-    single_model_fallback: str = "always"
-    poll_s: float = 2.0
-    drain_s: float = 30.0
-    cores: int | None = None
 
 
 class Runner:

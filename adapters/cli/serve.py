@@ -10,6 +10,7 @@ import typer
 from adapters.about import DISTRIBUTION, distribution_version
 from adapters.cli.memory import parse_size, total_memory_bytes
 from adapters.settings import AppSettings, ServeSettings
+from runner.settings import RunnerSettings
 
 _GRPC_PORT = 8001
 
@@ -120,17 +121,19 @@ def serve(
     except ValueError as error:
         _refuse(f"--memory-budget: {error}")
     settings = ServeSettings(
-        repository=repository,
-        state_dir=state_dir or default_state_dir(),
+        runner=RunnerSettings(
+            repository=repository,
+            state_dir=state_dir or default_state_dir(),
+            control_mode=model_control_mode.value,
+            load_models=tuple(load_model or ()),
+            memory_budget_bytes=budget,
+            ready_means=ready_means.value,
+            single_model_fallback=single_model_fallback.value,
+            poll_s=poll_seconds,
+            drain_s=drain_timeout,
+        ),
         host=host,
         port=port,
-        control_mode=model_control_mode.value,
-        load_models=tuple(load_model or ()),
-        memory_budget_bytes=budget,
-        ready_means=ready_means.value,
-        single_model_fallback=single_model_fallback.value,
-        poll_s=poll_seconds,
-        drain_s=drain_timeout,
         log_format=log_format.value,
         app=AppSettings(
             version=distribution_version(),

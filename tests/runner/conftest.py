@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from backends.registry import Registry
-from runner.runner import Runner, RunnerSettings
+from runner.runner import Runner
+from runner.settings import RunnerSettings
 
 FORKING = EntryPoint("forking", "tests.runner.forking:SPEC", "modelyard.backends")
 

@@ -111,7 +111,8 @@ SERVER = """
     from importlib.metadata import EntryPoint
     from pathlib import Path
     from backends.registry import Registry
-    from runner.runner import Runner, RunnerSettings
+    from runner.runner import Runner
+    from runner.settings import RunnerSettings
     from tests.runner.asking import ask
 
     async def main():

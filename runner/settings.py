@@ -1,0 +1,20 @@
+"""How a repository is served, as values."""
+
+from pathlib import Path
+
+import msgspec
+
+
+class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a repository is served. Control modes: on-demand, none, poll, explicit. Times in seconds."""
+
+    repository: Path
+    state_dir: Path
+    control_mode: str = "on-demand"
+    load_models: tuple[str, ...] = ()
+    memory_budget_bytes: int | None = None
+    ready_means: str = "loadable"
+    single_model_fallback: str = "always"
+    poll_s: float = 2.0
+    drain_s: float = 30.0
+    cores: int | None = None
