@@ -55,7 +55,18 @@ class Lane:
 class Lanes:
     """All lanes of one engine and the pool of `kv_tokens` that they share."""
 
-    def __init__(self, engine: LaneEngine, count: int, kv_tokens: int, *, shares_kv: bool = True) -> None:
+    def __init__(
+        self,
+        engine: LaneEngine,
+        count: int,
+        kv_tokens: int,
+        *,
+        most_idle: int | None = None,
+        shares_kv: bool = True,
+    ) -> None:
+        """`count` lanes, of which at most `most_idle` (None: all) are kept for their prefix only: what is in the
+        pool costs every decode step a little, as attention passes over it."""
+        self._most_idle = count if most_idle is None else most_idle
         self.kv_tokens = kv_tokens
         self.used_tokens = 0
         self.prefixes = PrefixIndex()
@@ -150,6 +161,8 @@ class Lanes:
             lane.tokens = lane.tokens[: lane.length]
             self.prefixes.add(lane.index, for_key, lane.tokens)
         self._touch(lane)
+        if self.num_idle > self._most_idle:
+            self.evict(self.idle[0])
 
     def evict(self, lane: Lane) -> None:
         """Empty a lane that nobody owns and put it among the free ones."""

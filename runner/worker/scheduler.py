@@ -57,7 +57,13 @@ class Scheduler:
     def __init__(
         self, engine: StepEngine, info: EngineInfo, limits: SchedulerLimits, *, cost: StepCost | None = None
     ) -> None:
-        self.lanes = Lanes(engine, info.lanes, info.kv_tokens, shares_kv=info.shares_kv)
+        self.lanes = Lanes(
+            engine,
+            info.lanes,
+            info.kv_tokens,
+            most_idle=limits.cached_lanes,
+            shares_kv=info.shares_kv,
+        )
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.totals = Totals()

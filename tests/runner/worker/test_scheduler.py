@@ -143,6 +143,14 @@ def test_idle_prefixes_make_room_least_recently_used_first() -> None:
     assert b"first" not in kept and b"again" in kept
 
 
+def test_no_more_idle_prefixes_are_kept_than_asked_for() -> None:
+    scheduler = make_scheduler(cached_lanes=2)
+    for number in range(1, 5):
+        scheduler.add(make_sequence(number, f"{number} a prompt of its own"))
+        run_to_end(scheduler)
+    assert [bytes(lane.tokens[:1]) for lane in scheduler.lanes.idle] == [b"3", b"4"]
+
+
 def test_the_youngest_is_preempted_and_resumes_where_it_was() -> None:
     scheduler = make_scheduler(kv_tokens=64, max_lanes=4)
     prompts = {number: chr(96 + number) * 10 + "!" for number in (1, 2, 3, 4)}
