@@ -1,6 +1,7 @@
 """Follows a repository: looks again and again, and hands out a snapshot when a reader would see a change."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -19,20 +20,27 @@ async def watch(
     *,
     poll_s: float,
     schemas: Schemas | None = None,
-    previous: Snapshot | None = None,
+    latest: Callable[[], Snapshot | None] = lambda: None,
+    lock: asyncio.Lock | None = None,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     settle_s: float = SETTLE_S,
 ) -> AsyncIterator[Snapshot]:
-    """Yields the first snapshot at once (if it differs from `previous`), then one per change; never ends.
+    """Yields the first snapshot at once (if it differs from the latest one), then one per change; never ends.
+
+    `latest` gives the newest snapshot there is: what is unchanged is taken from it. Hand it in, with a lock that is
+    held during a scan, where somebody else scans too; else each scan goes on from the one before.
 
     Looks every `poll_s` seconds, or after `settle_s` if that is sooner while files are changing. Scans run in
     a thread. A scan that fails is logged once and tried again; the last snapshot stays in force.
     """
     failure = ""
+    seen: Snapshot | None = None
     while True:
         pause = poll_s
         try:
-            snapshot = await asyncio.to_thread(scan, root, previous, schemas=schemas)
+            async with lock or contextlib.nullcontext():
+                previous = latest() or seen
+                snapshot = await asyncio.to_thread(scan, root, previous, schemas=schemas)
         except RepositoryError as error:
             if str(error) != failure:
                 log.error("%s; looking again every %g s", error, poll_s)
@@ -46,7 +54,7 @@ async def watch(
                 log.info("the repository %s can be read again", root)
             failure = ""
             is_news = previous is None or not snapshot.shows_same(previous)
-            previous = snapshot
+            seen = snapshot
             if snapshot.is_moving:
                 pause = min(poll_s, settle_s)
             if is_news:

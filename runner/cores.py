@@ -17,11 +17,13 @@ class CoreShare(msgspec.Struct, frozen=True):
     environment: dict[str, str]
 
 
-def share_cores(requested: int | None, *, cores: int, live_threads: Iterable[int]) -> CoreShare:
-    """What a new worker gets beside workers that run `live_threads`. All cores, unless the model asks for another
-    number; where the sum is over the cores, the newcomer's threads do not spin."""
+def share_cores(
+    requested: int | None, *, cores: int, live_threads: Iterable[int], count: int = 1
+) -> CoreShare:
+    """What each of `count` new workers gets beside workers that run `live_threads`. All cores, unless the model
+    asks for another number; where the sum is over the cores, the newcomers' threads do not spin."""
     threads = requested or cores
-    crowded = sum(live_threads) + threads > cores
+    crowded = sum(live_threads) + count * threads > cores
     spin = 0 if crowded else SPIN_COUNT
     return CoreShare(
         threads,

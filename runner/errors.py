@@ -16,7 +16,7 @@ RunnerError
 └── ActionNotAllowed         the control mode forbids it
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import msgspec
 
@@ -41,6 +41,10 @@ class RunnerError(Exception):
             setattr(self, name, values.pop(name, None))
         if values:
             raise TypeError(f"{type(self).__name__} has no field {', '.join(values)}")
+
+    def copy(self) -> Self:
+        """The same error without this one's traceback: for an error that is kept and raised again and again."""
+        return type(self)(self.message, **{name: getattr(self, name) for name in self.fields})
 
     def to_wire(self) -> WireError:
         return WireError(

@@ -9,8 +9,9 @@ import msgspec
 
 from backends.contract import EngineInfo
 from runner.errors import LoadFailed, ModelNotReady, RunnerError
+from runner.metrics import WorkerObserver
 from runner.process import WorkerProcess
-from runner.wire.messages import Start, WorkerStats
+from runner.wire.messages import Start
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Instance:
         name: str,
         launch: Launch,
         *,
-        on_stats: Callable[["Instance", WorkerStats], None],
+        observer: WorkerObserver,
         on_restart: Callable[[], None],
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -44,7 +45,7 @@ class Instance:
         self.name = name
         self.launch = launch
         self.active = 0
-        self._on_stats = on_stats
+        self._observer = observer
         self._on_restart = on_restart
         self._clock = clock
         self._sleep = sleep
@@ -59,16 +60,14 @@ class Instance:
         return self._process.progress if self._process is not None else 0.0
 
     @property
-    def stats(self) -> WorkerStats:
-        return self._process.stats if self._process is not None else WorkerStats()
-
-    @property
     def is_available(self) -> bool:
+        """Requests are answered at once."""
         return self._available.is_set() and self._failure is None
 
     @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process is not None and self._process.is_alive else None
+    def failure(self) -> RunnerError | None:
+        """Why requests are refused, if they are: it crashed and could not be started again so far, or stopped."""
+        return self._failure
 
     async def start(self) -> EngineInfo:
         """Spawn and load. Raises LoadFailed; nothing is left running then."""
@@ -78,11 +77,11 @@ class Instance:
 
     async def process(self) -> WorkerProcess:
         """The live worker; waits while it is being restarted. Raises what keeps it from coming back."""
-        if self._process is not None and not self._process.is_alive:
+        if self._failure is None and self._process is not None and not self._process.is_alive:
             self._available.clear()  # the supervisor has not noticed yet
         await self._available.wait()
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.copy()
         assert self._process is not None
         return self._process
 
@@ -95,10 +94,11 @@ class Instance:
         self._available.set()  # whoever waits for a restart learns that there will be none
         if self._process is not None:
             await self._process.stop()
+        self._observer.forget(self)
 
     async def _spawn(self) -> EngineInfo:
         process = WorkerProcess(
-            self.name, log_path=self.launch.log_path, on_stats=lambda stats: self._on_stats(self, stats)
+            self.name, log_path=self.launch.log_path, on_stats=lambda stats: self._observer(self, stats)
         )
         self._process = process
         try:
@@ -110,6 +110,7 @@ class Instance:
             process.kill()
             await process.stop()
             raise
+        self._failure = None
         self._available.set()
         return ready.info
 
@@ -120,14 +121,22 @@ class Instance:
             since = self._clock()
             await asyncio.shield(self._process.exited)
             self._available.clear()
+            self._observer.forget(self)
             if self._clock() - since > STABLE_AFTER_S:
                 pause_s = FIRST_PAUSE_S
-            while not self._available.is_set():
+            while True:
                 logger.warning("restarting worker %s in %.1f s", self.name, pause_s)
                 await self._sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 self._on_restart()
                 try:
                     await self._spawn()
-                except LoadFailed as error:
-                    logger.error("worker %s could not be restarted: %s", self.name, error)
+                except Exception as error:
+                    if not isinstance(error, LoadFailed):
+                        logger.exception("restarting worker %s failed", self.name)
+                    reason = error.message if isinstance(error, LoadFailed) else f"{type(error).__name__}: {error}"
+                    logger.error("worker %s could not be started again: %s", self.name, reason)
+                    self._failure = LoadFailed(f"its worker crashed and could not be started again: {reason}")
+                    self._available.set()  # nobody waits for a restart that may never succeed
+                else:
+                    break

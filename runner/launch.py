@@ -78,7 +78,7 @@ def plan_launch(
     sizes = plan_sizes(config, facts, free_bytes // count)
     if sizes.warning:
         logger.warning("%s: %s", entry.name, sizes.warning)
-    share = share_cores(config.threads, cores=cores, live_threads=live_threads)
+    share = share_cores(config.threads, cores=cores, live_threads=live_threads, count=count)
     limits = config.scheduler
     start = Start(
         protocol=PROTOCOL,

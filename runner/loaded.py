@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from backends.contract import EngineInfo
 from repository.config import ModelConfig
-from runner.errors import ModelNotReady
+from runner.errors import ModelNotReady, RunnerError
 from runner.instance import Instance
 from runner.launch import LaunchPlan
 
@@ -34,11 +34,11 @@ class LoadedVersion:
         self.instances = instances
         self.info = info
         self.is_open = True
+        self.gone = asyncio.Event()  # its workers have ended and its memory is free
         self._clock = clock
         self.last_used = clock()
         self._idle = asyncio.Event()
         self._idle.set()
-        self.on_idle: Callable[[LoadedVersion], None] = lambda _: None
 
     @property
     def key(self) -> str:
@@ -52,6 +52,17 @@ class LoadedVersion:
     @property
     def request_timeout_s(self) -> float | None:
         return self.plan.launches[0].start.limits.request_timeout_s
+
+    @property
+    def failure(self) -> RunnerError | None:
+        """Why no instance answers, if none does."""
+        failures = [instance.failure for instance in self.instances]
+        return failures[0] if all(failures) else None
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last request ended; 0 while one runs."""
+        return 0.0 if self.active else self._clock() - self.last_used
 
     @property
     def is_evictable(self) -> bool:
@@ -75,12 +86,11 @@ class LoadedVersion:
             self.last_used = self._clock()
             if self.active == 0:
                 self._idle.set()
-                self.on_idle(self)
 
     def close_to_new(self) -> None:
         self.is_open = False
 
-    async def drain(self, timeout_s: float | None) -> bool:
+    async def drain(self, timeout_s: float) -> bool:
         """Wait until nobody holds it; False if that took longer than `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):

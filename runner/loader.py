@@ -5,13 +5,14 @@ import itertools
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
 from backends.registry import Registry
 from repository.snapshot import ModelEntry, VersionEntry
+from runner.errors import InsufficientMemory
 from runner.instance import Instance
 from runner.launch import OVERHEAD_BYTES, LaunchPlan, plan_launch
 from runner.ledger import Candidate, Ledger
@@ -32,7 +33,8 @@ class Loading(msgspec.Struct):
 
 
 class Loader:
-    """Owns the ledger. `in_use` lists what is loaded, so that idle versions can be evicted for a newcomer."""
+    """Owns the ledger. `in_use` lists every version whose workers live; `evict` closes an idle one at once and
+    returns when it is gone (None: nothing is evicted, a newcomer that does not fit is refused)."""
 
     def __init__(
         self,
@@ -43,7 +45,7 @@ class Loader:
         cores: int,
         log_dir: Path,
         in_use: Callable[[], Iterable[LoadedVersion]],
-        evict: Callable[[LoadedVersion], None],
+        evict: Callable[[LoadedVersion], Awaitable[None]] | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ledger = ledger
@@ -55,6 +57,7 @@ class Loader:
         self._evict = evict
         self._clock = clock
         self._room = asyncio.Lock()
+        self._is_freed = asyncio.Event()
         self._serials = itertools.count(1)
 
     async def load(self, entry: ModelEntry, version: VersionEntry, loading: Loading) -> LoadedVersion:
@@ -66,12 +69,12 @@ class Loader:
             plan = await self._plan(entry, version)
             await self._make_room(entry.name, plan)
             self.ledger.reserve(key, plan.estimate_bytes)
-        on_stats = self._metrics.worker_observer(entry.name, version.number)
+        observer = self._metrics.worker_observer(entry.name, version.number)
         instances = tuple(
             Instance(
                 f"{entry.name}:{version.number}/{index}",
                 launch,
-                on_stats=on_stats,
+                observer=observer,
                 on_restart=self._metrics.restart_counter(entry.name, version.number),
                 clock=self._clock,
             )
@@ -115,13 +118,12 @@ class Loader:
         """End the version's workers and give their memory back."""
         await loaded.stop()
         self.ledger.release(loaded.ledger_key)
+        self._is_freed.set()
         self._metrics.unloaded(loaded.name, loaded.version)
         logger.info("%s version %d is unloaded", loaded.name, loaded.version)
 
     async def _plan(self, entry: ModelEntry, version: VersionEntry) -> LaunchPlan:
-        idle = sum(
-            self.ledger.reserved_bytes(loaded.ledger_key) for loaded in self._in_use() if loaded.is_evictable
-        )
+        idle = sum(self.ledger.reserved_bytes(loaded.ledger_key) for loaded in self._evictable(entry.name))
         live = [launch.start.load.threads for loaded in self._in_use() for launch in loaded.plan.launches]
         return await asyncio.to_thread(
             plan_launch,
@@ -135,15 +137,33 @@ class Loader:
             log_dir=self._log_dir,
         )
 
+    def _evictable(self, name: str) -> list[LoadedVersion]:
+        """Idle versions of other models: evicting a model's own would leave it with nothing if the load fails."""
+        if self._evict is None:
+            return []
+        return [loaded for loaded in self._in_use() if loaded.is_evictable and loaded.name != name]
+
     async def _make_room(self, name: str, plan: LaunchPlan) -> None:
-        by_key = {loaded.ledger_key: loaded for loaded in self._in_use() if loaded.is_evictable}
-        idle = [Candidate(key, loaded.last_used) for key, loaded in by_key.items()]
-        for key in self.ledger.evictions(name, plan.estimate_bytes, idle):
-            loaded = by_key[key]
-            logger.info("evicting %s version %d to make room for %s", loaded.name, loaded.version, name)
-            self._evict(loaded)
-            await self.unload(loaded)
+        """Evict what must go. Memory that is being given back already is waited for before anybody is refused."""
+        while True:
+            self._is_freed.clear()
+            idle = {loaded.ledger_key: loaded for loaded in self._evictable(name)}
+            candidates = [Candidate(key, loaded.last_used) for key, loaded in idle.items()]
+            try:
+                keys = self.ledger.evictions(name, plan.estimate_bytes, candidates)
+            except InsufficientMemory:
+                if all(loaded.is_open for loaded in self._in_use()):
+                    raise
+                await self._is_freed.wait()
+                continue
+            for key in keys:
+                loaded = idle[key]
+                logger.info("evicting %s version %d to make room for %s", loaded.name, loaded.version, name)
+            if keys and self._evict is not None:
+                await asyncio.gather(*[self._evict(idle[key]) for key in keys])
+            return
 
     async def _abandon(self, key: str, instances: Iterable[Instance]) -> None:
         await asyncio.gather(*(instance.stop() for instance in instances))
         self.ledger.release(key)
+        self._is_freed.set()

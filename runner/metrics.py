@@ -41,7 +41,7 @@ class Metrics:
         self._kv_used = self._gauge("kv_tokens_used", "KV tokens held, shared prefixes once")
         self._kv_total = self._gauge("kv_tokens_total", "KV tokens there are")
         self._cached = self._gauge("cached_lanes", "Idle lanes kept for their prefix")
-        self._loaded = self._gauge("model_loaded", "1 while the version is loaded")
+        self._loaded = self._gauge("model_loaded", "How often the version is loaded: 2 while it is being reloaded")
         self._load = self._gauge("model_load_seconds", "How long the last load took")
         self._steps = self._counter("steps", "Engine steps")
         self._preemptions = self._counter("preemptions", "Sequences put back for want of memory")
@@ -71,7 +71,7 @@ class Metrics:
         self._requests.labels(model, str(version), outcome).inc()
 
     def loaded(self, model: str, version: int, load_s: float) -> None:
-        self._loaded.labels(model, str(version)).set(1)
+        self._loaded.labels(model, str(version)).inc()
         self._load.labels(model, str(version)).set(load_s)
 
     def unloaded(self, model: str, version: int) -> None:
@@ -88,42 +88,28 @@ class Metrics:
     def restart_counter(self, model: str, version: int) -> Callable[[], None]:
         return self._restarts.labels(model, str(version)).inc
 
-    def worker_observer(self, model: str, version: int) -> Callable[[object, WorkerStats], None]:
-        """Takes each worker's statistics; gauges are the sum over the version's instances."""
+    def worker_observer(self, model: str, version: int) -> "WorkerObserver":
+        """Takes the statistics of the workers of one load."""
         labels = (model, str(version))
-        latest: dict[object, WorkerStats] = {}
-        gauges = [
-            (self._running.labels(*labels), "running"),
-            (self._waiting.labels(*labels), "waiting"),
-            (self._kv_used.labels(*labels), "kv_tokens_used"),
-            (self._kv_total.labels(*labels), "kv_tokens_total"),
-            (self._cached.labels(*labels), "lanes_cached"),
-        ]
-        counters = [
-            (self._steps.labels(*labels), "steps_total"),
-            (self._preemptions.labels(*labels), "preemptions_total"),
-            (self._hits.labels(*labels), "prefix_hit_tokens_total"),
-            (self._prompted.labels(*labels), "prompt_tokens_total"),
-            (self._generated.labels(*labels), "generated_tokens_total"),
-        ]
-        step, rows, tokens = (h.labels(*labels) for h in (self._step, self._batch, self._batch_tokens))
-
-        def observe(worker: object, stats: WorkerStats) -> None:
-            before = latest.get(worker, WorkerStats())
-            latest[worker] = stats
-            others = [other for key, other in latest.items() if key is not worker]
-            for gauge, field in gauges:
-                gauge.set(getattr(stats, field) + sum(getattr(other, field) for other in others))
-            for counter, field in counters:
-                gained = getattr(stats, field) - getattr(before, field)
-                if gained:
-                    counter.inc(gained if gained > 0 else getattr(stats, field))  # below: it was restarted
-            if stats.step_rows:
-                step.observe(stats.step_s)
-                rows.observe(stats.step_rows)
-                tokens.observe(stats.step_tokens)
-
-        return observe
+        return WorkerObserver(
+            gauges=[
+                (self._running.labels(*labels), "running"),
+                (self._waiting.labels(*labels), "waiting"),
+                (self._kv_used.labels(*labels), "kv_tokens_used"),
+                (self._kv_total.labels(*labels), "kv_tokens_total"),
+                (self._cached.labels(*labels), "lanes_cached"),
+            ],
+            counters=[
+                (self._steps.labels(*labels), "steps_total"),
+                (self._preemptions.labels(*labels), "preemptions_total"),
+                (self._hits.labels(*labels), "prefix_hit_tokens_total"),
+                (self._prompted.labels(*labels), "prompt_tokens_total"),
+                (self._generated.labels(*labels), "generated_tokens_total"),
+            ],
+            step=self._step.labels(*labels).observe,
+            rows=self._batch.labels(*labels).observe,
+            tokens=self._batch_tokens.labels(*labels).observe,
+        )
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"modelyard_{name}", text, LABELS, buckets=buckets, registry=self.registry)
@@ -133,6 +119,50 @@ class Metrics:
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"modelyard_{name}", text, LABELS, registry=self.registry)
+
+
+class WorkerObserver:
+    """Adds up what workers report: a gauge is the sum over all workers of a version, old loads included."""
+
+    def __init__(
+        self,
+        *,
+        gauges: list[tuple[Gauge, str]],
+        counters: list[tuple[Counter, str]],
+        step: Callable[[float], None],
+        rows: Callable[[float], None],
+        tokens: Callable[[float], None],
+    ) -> None:
+        self._gauges = gauges
+        self._counters = counters
+        self._step = step
+        self._rows = rows
+        self._tokens = tokens
+        self._latest: dict[object, WorkerStats] = {}
+
+    def __call__(self, worker: object, stats: WorkerStats) -> None:
+        """`stats` is the newest of `worker`."""
+        before = self._latest.get(worker, WorkerStats())
+        self._latest[worker] = stats
+        self._move_gauges(before, stats)
+        for counter, field in self._counters:
+            gained = getattr(stats, field) - getattr(before, field)
+            if gained:
+                counter.inc(gained)
+        if stats.step_rows:
+            self._step(stats.step_s)
+            self._rows(stats.step_rows)
+            self._tokens(stats.step_tokens)
+
+    def forget(self, worker: object) -> None:
+        """`worker` has ended; its totals begin anew should it come back."""
+        self._move_gauges(self._latest.pop(worker, WorkerStats()), WorkerStats())
+
+    def _move_gauges(self, before: WorkerStats, after: WorkerStats) -> None:
+        for gauge, field in self._gauges:
+            change = getattr(after, field) - getattr(before, field)
+            if change:
+                gauge.inc(change)
 
 
 class RequestObserver:

@@ -7,11 +7,19 @@ A load is single-flight: whoever needs the version meanwhile waits for the same 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from typing import Literal
 
 from repository.config import ModelConfig
-from repository.snapshot import ModelEntry, VersionEntry
+from repository.snapshot import ModelEntry
 from runner.api import NOT_LOADED, UNLOADED, ModelStatus, State, VersionStatus
-from runner.errors import LoadFailed, ModelDisabled, ModelNotFound, ModelNotReady, RunnerError
+from runner.errors import (
+    InsufficientMemory,
+    LoadFailed,
+    ModelDisabled,
+    ModelNotFound,
+    ModelNotReady,
+    RunnerError,
+)
 from runner.loaded import LoadedVersion
 from runner.loader import Loader, Loading
 
@@ -21,6 +29,27 @@ RETRY_AFTER_S = 10.0
 """A failed load is not tried again by requests before this, unless its files change."""
 
 Spawn = Callable[[Coroutine[object, object, None]], asyncio.Task[None]]
+Source = tuple[str, ModelConfig | None]
+"""What a version is loaded from: the stamp of its files and the configuration."""
+
+Follow = Literal["nothing", "loaded", "everything"]
+"""What is loaded again when the disk changes."""
+
+
+class Flight:
+    """A load under way. `outcome` is set in any case, even when the task is cancelled before it began."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.loading = Loading()
+        self.outcome: asyncio.Future[LoadedVersion] = asyncio.get_running_loop().create_future()
+        self.task: asyncio.Task[None] | None = None
+        self.is_unwanted = False  # unloaded while it was still loading
+
+    def fail(self, error: RunnerError) -> None:
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+            self.outcome.exception()  # nobody may be waiting any more
 
 
 class Slot:
@@ -31,13 +60,10 @@ class Slot:
         self.state: State = "UNAVAILABLE"
         self.reason = ""
         self.loaded: LoadedVersion | None = None
-        self.loading: Loading | None = None
-        self.outcome: asyncio.Future[LoadedVersion] | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.failed_source: object = None
-        self.failed_at = 0.0
+        self.flight: Flight | None = None
         self.failure: RunnerError | None = None
-        self.is_unwanted = False  # unloaded while it was still loading
+        self.failed_source: Source | None = None
+        self.failed_at = 0.0
 
     @property
     def open(self) -> LoadedVersion | None:
@@ -58,54 +84,43 @@ class Model:
         drain_s: float,
         clock: Callable[[], float],
     ) -> None:
-        self.entry = entry
         self._loader = loader
         self._spawn = spawn
         self._loads_on_demand = loads_on_demand
         self._drain_s = drain_s
         self._clock = clock
         self._slots: dict[int, Slot] = {}
-        self._default: LoadedVersion | None = None  # what answered for the plain name last
+        self._default: LoadedVersion | None = None  # what answers for the plain name
         self._retiring: set[LoadedVersion] = set()
+        self._closed: RunnerError | None = None
+        self._set_entry(entry)
+
+    def _set_entry(self, entry: ModelEntry) -> None:
+        self.entry = entry
+        self.config = entry.config or ModelConfig()
+        selection = entry.selection()
+        self.selected = selection.versions  # what the policy serves, ascending
+        self.default_version = selection.versions[-1] if selection.versions else None
+        if self.config.default_version in selection.versions:
+            self.default_version = self.config.default_version
+        self.problem = ""  # why nothing of this model can be loaded as it is on disk
+        if entry.problems:
+            self.problem = "; ".join(map(str, entry.problems))
+        elif selection.missing and not selection.versions:
+            self.problem = f"version {selection.missing[0]} is not there"
+        elif not selection.versions:
+            self.problem = "it has no version that its policy serves"
         self._created = _modified(entry)
-
-    @property
-    def config(self) -> ModelConfig:
-        return self.entry.config or ModelConfig()
-
-    @property
-    def selected(self) -> list[int]:
-        """Versions that the policy serves, ascending."""
-        return self.entry.selection().versions
-
-    @property
-    def default_version(self) -> int | None:
-        """What the plain name stands for once everything is loaded."""
-        selected = self.selected
-        if self.config.default_version in selected:
-            return self.config.default_version
-        return selected[-1] if selected else None
 
     @property
     def loaded(self) -> list[LoadedVersion]:
         """Every version whose workers live, retiring ones too."""
-        return [slot.loaded for slot in self._slots.values() if slot.loaded is not None] + list(
-            self._retiring
-        )
+        return [slot.loaded for slot in self._slots.values() if slot.loaded is not None] + list(self._retiring)
 
     @property
-    def problem(self) -> str:
-        """Why nothing of this model can be loaded as it is on disk; empty if it can."""
-        if self.entry.problems:
-            return "; ".join(map(str, self.entry.problems))
-        if not self.selected:
-            missing = self.entry.selection().missing
-            return (
-                f"version {missing[0]} is not there"
-                if missing
-                else "it has no version that its policy serves"
-            )
-        return ""
+    def is_busy(self) -> bool:
+        """Something of it lives or is being loaded."""
+        return bool(self.loaded) or any(slot.flight is not None for slot in self._slots.values())
 
     @property
     def is_settled(self) -> bool:
@@ -115,24 +130,17 @@ class Model:
             for slot in self._slots.values()
         )
 
-    def abort_loads(self) -> None:
-        """End loads under way at once: the server is stopping."""
-        for slot in self._slots.values():
-            if slot.task is not None:
-                slot.task.cancel()
-
     def is_ready(self, version: int | None = None, *, loaded_only: bool) -> bool:
         """Whether a request would be answered: loaded, or (on demand) loadable."""
-        if self.config.disabled:
+        if self.config.disabled or self._closed is not None:
             return False
+        answering = self._answering(version)
+        if answering is not None:
+            return answering.failure is None
         number = version if version is not None else self.default_version
-        slot = self._slots.get(number) if number is not None else None
-        if slot is not None and slot.open is not None:
-            return True
-        if version is None and self._default is not None and self._default.is_open:
-            return True
         if loaded_only or not self._loads_on_demand or self.problem or number not in self.selected:
             return False
+        slot = self._slots.get(number) if number is not None else None
         return slot is None or slot.failure is None
 
     async def acquire(self, version: int | None = None) -> LoadedVersion:
@@ -140,21 +148,13 @@ class Model:
 
         Raises ModelDisabled, ModelNotFound, ModelNotReady, LoadFailed or InsufficientMemory.
         """
+        self._check_open()
         if self.config.disabled:
             raise ModelDisabled(f"model {self.entry.name!r} is disabled in its config.yaml")
-        if version is None:
-            number = self.default_version
-            slot = self._slots.get(number) if number is not None else None
-            if slot is not None and slot.open is not None:
-                self._default = slot.open
-                return slot.open
-            if self._default is not None and self._default.is_open:
-                return self._default  # the old one serves until the new one is ready
-        else:
-            number = version
-            slot = self._slots.get(number)
-            if slot is not None and slot.open is not None:
-                return slot.open
+        answering = self._answering(version)
+        if answering is not None:
+            return answering
+        number = self.default_version if version is None else version
         if number is None or number not in self.selected:
             if version is None:
                 raise LoadFailed(f"model {self.entry.name!r} cannot be served: {self.problem}")
@@ -163,153 +163,204 @@ class Model:
                 f"model {self.entry.name!r} has no version {version}; served versions: {have}",
                 model=self.entry.name,
             )
-        if not self._loads_on_demand and (slot is None or slot.outcome is None):
+        slot = self._slots.get(number)
+        if not self._loads_on_demand and (slot is None or slot.flight is None):
             reason = f": {slot.reason}" if slot is not None and slot.reason else ""
             raise ModelNotReady(f"model {self.entry.name!r} version {number} is not loaded{reason}")
-        loaded = await self.load(number, retry=False)
-        if version is None and number == self.default_version:
-            self._default = loaded
-        return loaded
+        return await self.load(number, retry=False)
+
+    def _answering(self, version: int | None) -> LoadedVersion | None:
+        """The loaded version that answers now. For the plain name the old one serves until the new one is ready."""
+        number = self.default_version if version is None else version
+        slot = self._slots.get(number) if number is not None else None
+        if slot is not None and slot.open is not None:
+            return slot.open
+        if version is None and self._default is not None and self._default.is_open:
+            return self._default
+        return None
 
     async def load(self, number: int, *, retry: bool = True) -> LoadedVersion:
-        """Load a selected version (again, if its files changed) and wait for it. With `retry` a failure just
-        now does not count."""
-        entry = self.entry.version(number)
-        if self.problem or entry is None:
-            raise LoadFailed(
-                f"model {self.entry.name!r} cannot be served: {self.problem or 'no such version'}"
-            )
-        slot = self._slots.setdefault(number, Slot(number))
-        source = (entry.stamp, self.entry.config)
-        if slot.outcome is None:
-            if slot.open is not None and slot.open.source == source:
-                return slot.open
-            recent = slot.failed_source == source and self._clock() - slot.failed_at < RETRY_AFTER_S
-            if slot.failure is not None and recent and not retry:
-                raise slot.failure
-            slot.outcome = asyncio.get_running_loop().create_future()
-            slot.loading = Loading()
-            slot.is_unwanted = False
-            if slot.open is None:
-                slot.state, slot.reason = "LOADING", ""
-            slot.task = self._spawn(self._load(slot, entry, slot.loading, slot.outcome))
-        return await asyncio.shield(slot.outcome)
+        """Load a selected version as it is on disk now, and wait for it. With `retry` a failure just now does
+        not count. What comes back may be closed already, where something newer or an unload overtook it.
 
-    async def load_selected(self, *, retry: bool = True) -> None:
-        """Load every version the policy serves. Raises the first failure, after trying all."""
+        Raises LoadFailed, InsufficientMemory or ModelNotReady.
+        """
+        while True:
+            self._check_open()
+            source = self._source(number)
+            slot = self._slots.setdefault(number, Slot(number))
+            if slot.flight is None and slot.open is not None and slot.open.source == source:
+                return slot.open
+            if slot.flight is None:
+                is_recent = slot.failed_source == source and self._clock() - slot.failed_at < RETRY_AFTER_S
+                if slot.failure is not None and is_recent and not retry:
+                    raise slot.failure.copy()
+                self._take_off(slot, source)
+            flight = slot.flight
+            assert flight is not None
+            flight.is_unwanted = False
+            try:
+                loaded = await asyncio.shield(flight.outcome)
+            except RunnerError as error:
+                if self._closed is None and flight.source != self._source(number):
+                    continue  # its files have changed meanwhile: it may have been mended
+                raise error.copy() from None
+            if not loaded.is_open or loaded.source == self._source_or_none(number):
+                return loaded
+            retry = False
+
+    async def load_selected(self) -> None:
+        """Load every version the policy serves, then retire the others. Raises the first failure, after trying
+        all."""
+        if self.problem:
+            raise LoadFailed(f"model {self.entry.name!r} cannot be served: {self.problem}")
         failures: list[RunnerError] = []
         for number in self.selected:
             try:
-                await self.load(number, retry=retry)
+                loaded = await self.load(number)
+                if not loaded.is_open:
+                    raise ModelNotReady(f"{loaded.key} was unloaded as soon as it was loaded", retry_after_s=1.0)
             except RunnerError as error:
                 failures.append(error)
-        if self.problem:
-            raise LoadFailed(f"model {self.entry.name!r} cannot be served: {self.problem}")
         if failures:
             raise failures[0]
+        self._retire_unselected()
 
-    def unload(self, reason: str = UNLOADED) -> None:
-        """Begin to unload every version: running requests finish, new ones find it gone."""
-        self._default = None
+    def unload(self, version: int | None = None, *, reason: str = UNLOADED) -> None:
+        """Begin to unload every version, or one: running requests finish, new ones find it gone."""
         for slot in self._slots.values():
-            slot.is_unwanted = slot.outcome is not None
-            if slot.loaded is not None:
-                self._retire(slot, reason)
+            if version in (None, slot.number):
+                self._drop(slot, reason)
 
-    def forget(self, loaded: LoadedVersion, reason: str) -> None:
-        """`loaded` was evicted by the loader: it is gone."""
-        loaded.close_to_new()
+    def close(self, error: RunnerError, *, abort_loads: bool = False) -> None:
+        """The model is gone, or the server stops: nothing is loaded any more, and what waits for a load gets
+        `error`. With `abort_loads` loads under way end at once."""
+        self._closed = error
+        self.unload(reason=error.message)
+        for slot in self._slots.values():
+            if slot.flight is not None:
+                slot.flight.fail(error.copy())
+                if abort_loads and slot.flight.task is not None:
+                    slot.flight.task.cancel()
+
+    async def evict(self, loaded: LoadedVersion) -> None:
+        """Unload an idle version to make room; it is closed before the first await."""
         for slot in self._slots.values():
             if slot.loaded is loaded:
-                slot.loaded = None
-                slot.state, slot.reason = "UNAVAILABLE", reason
-        if self._default is loaded:
-            self._default = None
+                self._retire(slot, "evicted to make room")
+        while loaded in self._retiring:
+            await loaded.gone.wait()
 
-    def apply(self, entry: ModelEntry, *, load_all: bool) -> None:
-        """The disk says something new. Loaded versions are handed over in the background; with `load_all`
-        everything that is selected gets loaded."""
-        self.entry = entry
-        self._created = _modified(entry)
+    def apply(self, entry: ModelEntry, *, follow: Follow) -> None:
+        """The disk says something new."""
+        self._set_entry(entry)
         for slot in self._slots.values():
-            version = entry.version(slot.number)
-            if slot.failure is not None and (
-                version is None or slot.failed_source != (version.stamp, entry.config)
-            ):
+            if slot.failure is not None and slot.failed_source != self._source_or_none(slot.number):
                 slot.failure, slot.reason = None, ""  # it may have been mended
-        if load_all or any(slot.open is not None for slot in self._slots.values()):
-            self._spawn(self._hand_over(load_all=load_all))
+        if follow == "everything" or (follow == "loaded" and self.is_busy):
+            self._spawn(self._hand_over(load_all=follow == "everything"))
 
     async def _hand_over(self, *, load_all: bool) -> None:
+        """Load what is stale or new beside what serves, then retire what is not served any more."""
         if self.problem:
             logger.warning("%s: %s; what is loaded goes on serving", self.entry.name, self.problem)
             return
-        selected = self.selected
-        stale = [number for number in selected if self._is_stale(number)]
-        for number in selected if load_all else dict.fromkeys([*stale, *self._wanted_default()]):
+        in_use = [slot.number for slot in self._slots.values() if slot.open is not None or slot.flight is not None]
+        numbers = [number for number in self.selected if load_all or number in in_use]
+        has_old = any(number not in self.selected for number in in_use)
+        if self.default_version is not None and (has_old or self._default is not None):
+            numbers.append(self.default_version)
+        for number in dict.fromkeys(numbers):
             try:
                 await self.load(number, retry=False)
             except RunnerError as error:
                 logger.error("%s version %d: %s", self.entry.name, number, error)
-        default = self.default_version
-        slot = self._slots.get(default) if default is not None else None
+        self._retire_unselected()
+
+    def _retire_unselected(self) -> None:
+        slot = self._slots.get(self.default_version) if self.default_version is not None else None
         if slot is None or slot.open is None:
-            return
+            return  # the old version goes on serving
         self._default = slot.open
-        for slot in self._slots.values():
-            if slot.open is not None and slot.number not in self.selected:
-                self._retire(slot, UNLOADED)
+        for other in self._slots.values():
+            if other.number not in self.selected:
+                self._drop(other, UNLOADED)
 
-    def _wanted_default(self) -> list[int]:
-        """The default version, if an older one that was the default is loaded."""
-        default = self.default_version
-        return (
-            [default] if default is not None and self._default is not None and self._default.is_open else []
-        )
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise self._closed.copy()
 
-    def _is_stale(self, number: int) -> bool:
-        slot, entry = self._slots.get(number), self.entry.version(number)
-        if slot is None or slot.open is None or entry is None:
-            return False
-        return slot.open.source != (entry.stamp, self.entry.config)
+    def _source(self, number: int) -> Source:
+        source = self._source_or_none(number)
+        if self.problem or source is None:
+            reason = self.problem or f"version {number} is not there any more"
+            raise LoadFailed(f"model {self.entry.name!r} cannot be served: {reason}")
+        return source
 
-    async def _load(
-        self, slot: Slot, entry: VersionEntry, loading: Loading, outcome: asyncio.Future[LoadedVersion]
-    ) -> None:
-        source = (entry.stamp, self.entry.config)
+    def _source_or_none(self, number: int) -> Source | None:
+        version = self.entry.version(number)
+        return None if version is None else (version.stamp, self.entry.config)
+
+    def _take_off(self, slot: Slot, source: Source) -> None:
+        flight = slot.flight = Flight(source)
+        if slot.open is None:
+            slot.state, slot.reason = "LOADING", ""
+        flight.task = self._spawn(self._load(slot, flight))
+
+        def landed(_: asyncio.Task[None]) -> None:
+            if slot.flight is flight:  # it was cancelled
+                slot.flight = None
+                if slot.state == "LOADING":
+                    slot.state, slot.reason = "UNAVAILABLE", UNLOADED
+                flight.fail(ModelNotReady("the load was given up", retry_after_s=1.0))
+
+        flight.task.add_done_callback(landed)
+
+    async def _load(self, slot: Slot, flight: Flight) -> None:
+        version = self.entry.version(slot.number)
         try:
-            loaded = await self._loader.load(self.entry, entry, loading)
+            if version is None:
+                raise LoadFailed(f"version {slot.number} is not there any more")
+            loaded = await self._loader.load(self.entry, version, flight.loading)
         except Exception as error:
             if not isinstance(error, RunnerError):
                 logger.exception("loading %s version %d failed", self.entry.name, slot.number)
                 error = LoadFailed(f"loading failed: {type(error).__name__}: {error}")
-            slot.failure, slot.failed_source, slot.failed_at = error, source, self._clock()
+            if not isinstance(error, InsufficientMemory):  # which the next request may find mended
+                slot.failure, slot.failed_source, slot.failed_at = error, flight.source, self._clock()
             if slot.open is None:
                 slot.state, slot.reason = "UNAVAILABLE", error.message
             logger.error("%s version %d: %s", self.entry.name, slot.number, error.message)
-            outcome.set_exception(error)
-            outcome.exception()  # nobody may be waiting any more
-        else:
-            old, slot.loaded = slot.loaded, loaded
-            slot.state, slot.reason, slot.failure = "READY", "", None
-            loaded.on_idle = self._on_idle
-            if self._default is old:
-                self._default = loaded if old is not None else self._default
-            if old is not None:
-                self._let_go(old)
-            if slot.is_unwanted:
-                self._retire(slot, UNLOADED)
-            outcome.set_result(loaded)
-        finally:
-            slot.outcome = slot.loading = slot.task = None
-            if not outcome.done():
-                outcome.cancel()
+            slot.flight = None
+            flight.fail(error)
+            return
+        slot.flight = None
+        old, slot.loaded = slot.loaded, loaded
+        slot.state, slot.reason, slot.failure = "READY", "", None
+        if slot.number == self.default_version or (old is not None and self._default is old):
+            self._default = loaded
+        if old is not None:
+            self._let_go(old)
+        if flight.is_unwanted or self._closed is not None:
+            self._retire(slot, UNLOADED)
+        elif not flight.outcome.done():
+            self._arm_ttl(loaded)
+        if not flight.outcome.done():
+            flight.outcome.set_result(loaded)
+
+    def _drop(self, slot: Slot, reason: str) -> None:
+        """Retire what is loaded, and what is being loaded as soon as it is."""
+        if slot.flight is not None:
+            slot.flight.is_unwanted = True
+        self._retire(slot, reason)
 
     def _retire(self, slot: Slot, reason: str) -> None:
-        if slot.loaded is None:
-            return
         loaded, slot.loaded = slot.loaded, None
+        if loaded is None:
+            return
         slot.state, slot.reason = "UNLOADING", reason
+        if self._default is loaded:
+            self._default = None
 
         def gone() -> None:
             if slot.state == "UNLOADING":
@@ -328,24 +379,24 @@ class Model:
                 await self._loader.unload(loaded)
             finally:
                 self._retiring.discard(loaded)
+                loaded.gone.set()
                 then()
 
         self._spawn(drain())
 
-    def _on_idle(self, loaded: LoadedVersion) -> None:
+    def _arm_ttl(self, loaded: LoadedVersion) -> None:
+        """One timer per loaded version, which looks again when the idle time could be over."""
         ttl_s = self.config.ttl_s
-        if ttl_s is None or self.config.pinned:
+        if ttl_s is None or self.config.pinned or not loaded.is_open:
             return
-        since = loaded.last_used
-
-        def expire() -> None:
-            if loaded.is_open and loaded.active == 0 and loaded.last_used == since:
-                for slot in self._slots.values():
-                    if slot.loaded is loaded:
-                        logger.info("%s was idle for %g s", loaded.key, ttl_s)
-                        self._retire(slot, UNLOADED)
-
-        asyncio.get_running_loop().call_later(ttl_s, expire)
+        left_s = ttl_s - loaded.idle_s
+        if left_s > 0 or loaded.active:
+            asyncio.get_running_loop().call_later(max(left_s, 0.05 * ttl_s), self._arm_ttl, loaded)
+            return
+        for slot in self._slots.values():
+            if slot.loaded is loaded:
+                logger.info("%s was idle for %g s", loaded.key, ttl_s)
+                self._retire(slot, UNLOADED)
 
     def status(self, *, loaded_only: bool) -> ModelStatus:
         """This model's row of the index."""
@@ -369,11 +420,14 @@ class Model:
         slot = self._slots.get(number)
         if slot is None:
             return VersionStatus(version=number, state="UNAVAILABLE", reason=self.problem or NOT_LOADED)
+        failure = slot.open.failure if slot.open is not None else None
+        if failure is not None:
+            return VersionStatus(version=number, state="UNAVAILABLE", reason=failure.message)
         return VersionStatus(
             version=number,
             state=slot.state,
             reason=slot.reason,
-            progress=slot.loading.progress if slot.loading is not None else None,
+            progress=slot.flight.loading.progress if slot.flight is not None else None,
         )
 
 

@@ -7,6 +7,11 @@ import msgspec
 
 from runner.errors import ModelNotFound
 
+MOST_DIGITS = 18
+MOST_LETTERS = 200
+MOST_COMPARED = 1000
+"""Names that a wrong one is compared with for a hint; comparing is slow, and anybody can ask for wrong names."""
+
 
 class ModelName(msgspec.Struct, frozen=True):
     """A model and the version asked for, None for the default."""
@@ -21,7 +26,7 @@ class ModelName(msgspec.Struct, frozen=True):
 def parse_name(text: str) -> ModelName:
     """`orca:2` is version 2 of orca. A part that is not all digits belongs to no version."""
     name, separator, version = text.rpartition(":")
-    if separator and name and version.isascii() and version.isdigit():
+    if separator and name and len(version) <= MOST_DIGITS and version.isascii() and version.isdigit():
         return ModelName(name, int(version))
     return ModelName(text)
 
@@ -30,7 +35,7 @@ def choose_name(
     asked: str | None,
     bearer: str | None,
     *,
-    known: Sequence[str],
+    known: Mapping[str, object],
     aliases: Mapping[str, str],
     fallback: str,
 ) -> str:
@@ -52,10 +57,10 @@ def choose_name(
     if asked is None and bearer is not None and is_known(bearer):
         return bearer
     if len(known) == 1 and (fallback == "always" or (fallback == "missing" and asked is None)):
-        return known[0]
+        return next(iter(known))
     if asked is None:
         raise ModelNotFound(
-            f"the request names no model; there are {_list(known)}" if known else "there are no models",
+            f"the request names no model; there are {_list(list(known))}" if known else "there are no models",
             model=None,
         )
     raise unknown_model(asked, [*known, *aliases])
@@ -63,7 +68,9 @@ def choose_name(
 
 def unknown_model(asked: str, known: Sequence[str]) -> ModelNotFound:
     """The error for a name that nothing answers to."""
-    close = difflib.get_close_matches(parse_name(asked).model, known, n=3, cutoff=0.5)
+    name = parse_name(asked).model[:MOST_LETTERS]
+    likely = [other for other in known if abs(len(other) - len(name)) <= max(2, len(name) // 2)]
+    close = difflib.get_close_matches(name, likely[:MOST_COMPARED], n=3, cutoff=0.5)
     hint = (
         f"did you mean {' or '.join(close)}?"
         if close

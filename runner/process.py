@@ -14,13 +14,14 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
-from runner.errors import LoadFailed, RunnerError, WorkerCrashed, from_wire
+from runner.errors import LoadFailed, ModelNotReady, RunnerError, WorkerCrashed, from_wire
 from runner.wire.frames import ProtocolError, encode, server_decoder
 from runner.wire.messages import (
+    PROTOCOL,
     CallFailed,
     Cancel,
-    Dropped,
     FromWorker,
     Loading,
     LoadRefused,
@@ -52,10 +53,6 @@ class Call:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    @property
-    def has_items(self) -> bool:
-        return bool(self._items)
-
     async def get(self) -> FromWorker:
         """The next answer. Raises RunnerError where the call failed."""
         while not self._items:
@@ -77,7 +74,6 @@ class WorkerProcess(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self.name = name
         self.progress: float = 0.0
-        self.stats = WorkerStats()
         self.ready: asyncio.Future[Ready] = loop.create_future()
         self.exited: asyncio.Future[int] = loop.create_future()
         self.log_path = log_path
@@ -102,33 +98,44 @@ class WorkerProcess(asyncio.Protocol):
 
     async def spawn(self, interpreter: str, start: Start, *, environment: Mapping[str, str]) -> None:
         """Start the process and send it its first frame."""
-        ours, theirs = socket.socketpair()
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with theirs, self.log_path.open("ab") as log:
-                self._process = await asyncio.create_subprocess_exec(
-                    interpreter,
-                    "-I",
-                    "-m",
-                    "runner.worker",
-                    str(theirs.fileno()),
-                    self.name,  # for whoever looks at the list of processes
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env={**os.environ, **environment},
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
-                )
+            self.log_path.parent.mkdir(parents=True, exist_ok=True)
+            log = self.log_path.open("ab")
         except OSError as error:
-            ours.close()
-            raise LoadFailed(
-                f"the worker could not be started with {interpreter}: {error.strerror}"
-            ) from error
+            raise LoadFailed(f"the worker's log {self.log_path} cannot be written: {error.strerror}") from error
+        with log:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                try:
+                    await self._spawn(interpreter, theirs, log, environment)
+                except BaseException:
+                    ours.close()
+                    raise
         self._waiting = asyncio.create_task(self._wait(), name=f"wait {self.name}")
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_connection(lambda: self, sock=ours)
         self.send(start)
+
+    async def _spawn(
+        self, interpreter: str, theirs: socket.socket, log: BinaryIO, environment: Mapping[str, str]
+    ) -> None:
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                interpreter,
+                "-I",
+                "-m",
+                "runner.worker",
+                str(theirs.fileno()),
+                self.name,  # for whoever looks at the list of processes
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **environment},
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise LoadFailed(f"the worker could not be started with {interpreter}: {error.strerror}") from error
 
     def send(self, message: ToWorker) -> None:
         """Queue one message; what a dead worker is sent is dropped, as its calls have failed already."""
@@ -140,8 +147,8 @@ class WorkerProcess(asyncio.Protocol):
         if not self.is_alive:
             raise WorkerCrashed
         call = Call(next(self._numbers))
-        self._calls[call.number] = call
         self.send(make(call.number))
+        self._calls[call.number] = call
         return call
 
     def hang_up(self, call: Call, *, cancel: bool) -> None:
@@ -189,20 +196,19 @@ class WorkerProcess(asyncio.Protocol):
     def _dispatch(self, message: FromWorker) -> None:
         match message:
             case WorkerStats():
-                self.stats = message
                 self._on_stats(message)
             case Loading(fraction):
                 self.progress = fraction
             case Ready():
                 self.progress = 1.0
-                if not self.ready.done():
+                if message.protocol != PROTOCOL:
+                    self._refuse(f"the worker speaks protocol {message.protocol}, this server {PROTOCOL}")
+                elif not self.ready.done():
                     self.ready.set_result(message)
             case LoadRefused(reason):
                 self._refuse(reason)
             case CallFailed(number, error):
                 self._answer(number, from_wire(error))
-            case Dropped():
-                pass
             case _:
                 self._answer(message.call, message)
 
@@ -226,10 +232,24 @@ class WorkerProcess(asyncio.Protocol):
         self.exited.set_result(status)
         if self._transport is not None:
             self._transport.close()
-        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+        how = _how(status)
         self._refuse(f"the worker ended with {how} while loading; its log is {self.log_path}")
-        if not self._is_stopping:
+        error: RunnerError
+        if self._is_stopping:
+            error = ModelNotReady("the model was unloaded before the request was finished", retry_after_s=1.0)
+        else:
+            error = WorkerCrashed(f"the worker of this model ended with {how} during the request")
             logger.error("worker %s (pid %d) ended with %s; log: %s", self.name, self.pid, how, self.log_path)
         calls, self._calls = self._calls, {}
         for call in calls.values():
-            call.put(WorkerCrashed(f"the worker of this model ended with {how} during the request"))
+            call.put(error.copy())
+
+
+def _how(status: int) -> str:
+    """How a process ended, in words."""
+    if status >= 0:
+        return f"status {status}"
+    try:
+        return f"signal {signal.Signals(-status).name}"
+    except ValueError:
+        return f"signal {-status}"

@@ -19,13 +19,20 @@ from repository.scan import RepositoryError, scan
 from repository.snapshot import ModelEntry, Snapshot
 from repository.watch import watch
 from runner.api import EmbedResult, ModelMetadata, ModelStatus, TokenizeResult
-from runner.errors import ActionNotAllowed, DeadlineExceeded, ModelNotReady, RunnerError, WorkerCrashed
+from runner.errors import (
+    ActionNotAllowed,
+    DeadlineExceeded,
+    ModelNotFound,
+    ModelNotReady,
+    RunnerError,
+    WorkerCrashed,
+)
 from runner.instance import Instance
 from runner.ledger import Ledger
 from runner.loaded import LoadedVersion
 from runner.loader import Loader
 from runner.metrics import Metrics
-from runner.model import Model
+from runner.model import Follow, Model
 from runner.names import ModelName, choose_name, parse_name, unknown_model
 from runner.process import Call, WorkerProcess
 from runner.settings import RunnerSettings
@@ -71,6 +78,8 @@ class Runner:
         self._leaving: list[Model] = []
         self._tasks: asyncio.TaskGroup | None = None
         self._follower: asyncio.Task[None] | None = None
+        self._starter: asyncio.Task[None] | None = None
+        self._scanning = asyncio.Lock()
         self._is_started = False
         self._is_closing = False
         self._loader = Loader(
@@ -80,7 +89,7 @@ class Runner:
             cores=settings.cores or os.cpu_count() or 1,
             log_dir=settings.state_dir / "logs",
             in_use=self._in_use,
-            evict=self._evict,
+            evict=self._evict if settings.control_mode == "on-demand" else None,
             clock=clock,
         )
 
@@ -89,30 +98,22 @@ class Runner:
         self._tasks = await asyncio.TaskGroup().__aenter__()
         self._apply(snapshot)
         if self._settings.control_mode in ("on-demand", "poll"):
-            self._follower = self._tasks.create_task(self._follow(snapshot), name="follow the repository")
-        self._tasks.create_task(self._start(), name="load at start")
+            self._follower = self._tasks.create_task(self._follow(), name="follow the repository")
+        self._starter = self._tasks.create_task(self._start(), name="load at start")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.begin_drain()
+        self._is_closing = True
+        for task in (self._follower, self._starter):
+            if task is not None:
+                task.cancel()
+        stopping = ModelNotReady("the server is stopping", retry_after_s=5.0)
         for model in [*self._models.values(), *self._leaving]:
-            model.unload("the server is stopping")
-            model.abort_loads()
+            model.close(stopping, abort_loads=True)
         if self._tasks is not None:
             await self._tasks.__aexit__(None, None, None)
-
-    def begin_drain(self) -> None:
-        """Take no new requests; those under way go on."""
-        self._is_closing = True
-        if self._follower is not None:
-            self._follower.cancel()
-
-    async def drained(self) -> None:
-        """Wait until no request is under way."""
-        for loaded in list(self._in_use()):
-            await loaded.drain(None)
 
     # Requests
 
@@ -196,7 +197,7 @@ class Runner:
         return choose_name(
             model,
             bearer,
-            known=list(self._models),
+            known=self._models,
             aliases=self._aliases,
             fallback=self._settings.single_model_fallback,
         )
@@ -271,7 +272,7 @@ class Runner:
         name = parse_name(model)
         found = self._models.get(self._aliases.get(name.model, name.model))
         if found is not None:
-            found.unload()
+            found.unload(name.version)
 
     # Inside
 
@@ -296,6 +297,7 @@ class Runner:
         found, name = self._find(model)
         deadline = _deadline(timeout_s or found.config.scheduler.request_timeout_s)
         while True:
+            found, name = self._find(model)
             loaded = await _before(deadline, found.acquire(name.version))
             if loaded.is_open:  # it may have been closed between two turns of the loop
                 break
@@ -309,19 +311,21 @@ class Runner:
     def _in_use(self) -> list[LoadedVersion]:
         return [loaded for model in [*self._models.values(), *self._leaving] for loaded in model.loaded]
 
-    def _evict(self, loaded: LoadedVersion) -> None:
+    async def _evict(self, loaded: LoadedVersion) -> None:
         for model in [*self._models.values(), *self._leaving]:
-            model.forget(loaded, "evicted to make room")
+            if loaded in model.loaded:
+                await model.evict(loaded)
 
     def _schemas(self) -> dict[str, dict[str, object]]:
         return {name: spec.options for spec in self._registry.specs() for name in (spec.name, *spec.aliases)}
 
-    async def _follow(self, snapshot: Snapshot) -> None:
+    async def _follow(self) -> None:
         changes = watch(
             self._settings.repository,
             poll_s=self._settings.poll_s,
             schemas=self._schemas(),
-            previous=snapshot,
+            latest=lambda: self._snapshot,
+            lock=self._scanning,
         )
         async for changed in changes:
             self._apply(changed)
@@ -330,41 +334,51 @@ class Runner:
         """Look at the disk now, until it keeps still: who asks for a load has perhaps just put the model there."""
         for _ in range(SETTLE_LOOKS):
             try:
-                snapshot = await asyncio.to_thread(
-                    scan, self._settings.repository, self._snapshot, schemas=self._schemas()
-                )
+                async with self._scanning:
+                    snapshot = await asyncio.to_thread(
+                        scan, self._settings.repository, self._snapshot, schemas=self._schemas()
+                    )
+                    self._apply(snapshot)
             except RepositoryError as error:
                 logger.error("%s", error)
                 return
-            self._apply(snapshot)
             if not snapshot.is_moving:
                 return
             await asyncio.sleep(SETTLE_PAUSE_S)
 
     def _apply(self, snapshot: Snapshot) -> None:
         before, self._snapshot = self._snapshot, snapshot
-        if before is snapshot:
+        if before is snapshot or self._is_closing:
             return
         known = set(_problems(before)) if before is not None else set()
         for problem in _problems(snapshot):
             if problem not in known:
                 logger.warning("%s", problem)
-        load_all = self._settings.control_mode == "poll"
         for name in [name for name in self._models if name not in snapshot.models]:
             gone = self._models.pop(name)
-            gone.unload("removed from the repository")
+            gone.close(ModelNotFound(f"model {name!r} was removed from the repository", model=name))
             self._leaving.append(gone)
-        self._leaving = [model for model in self._leaving if model.loaded]
+        self._leaving = [model for model in self._leaving if model.is_busy]
+        follow = self._follows
         for name, entry in snapshot.models.items():
             model = self._models.get(name)
             if model is None:
                 self._models[name] = model = self._model(entry)
-                if before is not None and (
-                    load_all or self._loads_at_start(name, preload=model.config.preload)
-                ):
-                    model.apply(entry, load_all=True)
-            elif model.entry != entry:
-                model.apply(entry, load_all=load_all)
+                if before is not None and follow != "nothing":
+                    is_wanted = self._loads_at_start(name, preload=model.config.preload)
+                    model.apply(entry, follow="everything" if is_wanted else follow)
+            elif model.entry is not entry and model.entry != entry:
+                model.apply(entry, follow=follow)
+
+    @property
+    def _follows(self) -> Follow:
+        match self._settings.control_mode:
+            case "on-demand":
+                return "loaded"
+            case "poll":
+                return "everything"
+            case _:
+                return "nothing"
 
     def _model(self, entry: ModelEntry) -> Model:
         return Model(

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from adapters.asgi import ApiError, ClientGoneError, closing, wait_for_disconnect
 from adapters.openai.errors import to_api_error
 from adapters.openai.generation import MAX_PROMPTS_AT_ONCE
-from runner.errors import RunnerError
+from runner.errors import GenerationFailed, RunnerError
 from runner.wire.requests import Event
 
 
@@ -155,6 +155,9 @@ async def _pump(prompt: int, events: AsyncIterator[Event], inbox: Inbox, slots: 
                 inbox.put((prompt, event))
     except Exception as error:  # told to the client, or raised where a status can still be sent
         inbox.put((prompt, error))
+    except asyncio.CancelledError:
+        inbox.put((prompt, GenerationFailed("The request was cancelled in the server.")))
+        raise
     else:
         inbox.put((prompt, None))
 

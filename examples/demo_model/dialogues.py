@@ -34,8 +34,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Dialogue:
+    """Messages and tools as a request has them; `is_exact` where words must be copied, so none may be noise."""
+
     messages: list[Message]
     tools: list[Message] | None = None
+    is_exact: bool = False
 
 
 def read_entries(path: Path) -> list[Entry]:
@@ -197,82 +200,87 @@ class ToolTalk:
         rng.shuffle(names)
         return [{"type": "function", "function": rng.choice(by_name[name])} for name in names]
 
-    def draw(self, rng: random.Random) -> Dialogue:
-        match rng.choices(("weather", "two_weathers", "list", "load", "unload"), (10, 3, 2, 3, 2))[0]:
-            case "weather":
-                return self.weather([rng.choice(self.cities)], rng)
-            case "two_weathers":
-                return self.weather(rng.sample(self.cities, 2), rng)
-            case "list":
-                return self.listing(rng)
-            case "load":
-                return self.change("load_model", "READY", rng)
-            case _:
-                return self.change("unload_model", "UNAVAILABLE", rng)
+    def draw(self, rng: random.Random, *, exchanges: int) -> Dialogue:
+        """A dialogue of `exchanges` questions, each answered by calling a tool of one toolbox."""
+        kinds = {"weather": 10, "two_weathers": 3, "list_models": 2, "load_model": 3, "unload_model": 2}
+        first = rng.choices(list(kinds), list(kinds.values()))[0]
+        tools = self.toolbox("get_weather" if "weather" in first else first, rng)
+        functions = {tool["function"]["name"]: tool["function"] for tool in tools}
+        able = [kind for kind in kinds if ("get_weather" if "weather" in kind else kind) in functions]
+        messages: list[Message] = []
+        for turn in range(exchanges):
+            match rng.choice(able) if turn else first:
+                case "weather":
+                    messages += self.weather([rng.choice(self.cities)], functions["get_weather"], rng)
+                case "two_weathers":
+                    messages += self.weather(rng.sample(self.cities, 2), functions["get_weather"], rng)
+                case "list_models":
+                    messages += self.listing(rng)
+                case "load_model":
+                    messages += self.change("load_model", "READY", rng)
+                case "unload_model":
+                    messages += self.change("unload_model", "UNAVAILABLE", rng)
+        return Dialogue(messages, tools)
 
-    def weather(self, cities: list[str], rng: random.Random) -> Dialogue:
-        tools = self.toolbox("get_weather", rng)
-        schema = next(t["function"] for t in tools if t["function"]["name"] == "get_weather")
-        key = next(iter(schema["parameters"]["properties"]))
-        ask = rng.choice(self.asks["two_weathers" if len(cities) > 1 else "weather"])
-        question = ask.format(*cities)
+    def weather(self, cities: list[str], function: Message, rng: random.Random) -> list[Message]:
+        key = next(iter(function["parameters"]["properties"]))
+        question = rng.choice(self.asks["two_weathers" if len(cities) > 1 else "weather"])
         calls = [{"name": "get_weather", "arguments": {key: city}} for city in cities]
         results, sentences = [], []
         for city in cities:
             degrees, sky = rng.randrange(31), rng.choice(SKIES)
             results.append({"temperature": degrees, "conditions": sky})
             sentences.append(f"In {city} it is {degrees} degrees and {sky}.")
-        return self.exchange(question, tools, calls, results, " ".join(sentences))
+        return exchange(question.format(*cities), calls, results, " ".join(sentences))
 
-    def listing(self, rng: random.Random) -> Dialogue:
+    def listing(self, rng: random.Random) -> list[Message]:
         names = rng.sample(self.names, rng.choice((1, 2, 2, 3, 3)))
         joined = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
         final = f"These models are here: {joined}." if len(names) > 1 else f"One model is here: {joined}."
         calls = [{"name": "list_models", "arguments": {}}]
-        tools = self.toolbox("list_models", rng)
-        return self.exchange(rng.choice(self.asks["list_models"]), tools, calls, [{"models": names}], final)
+        return exchange(rng.choice(self.asks["list_models"]), calls, [{"models": names}], final)
 
-    def change(self, tool: str, state: str, rng: random.Random) -> Dialogue:
+    def change(self, tool: str, state: str, rng: random.Random) -> list[Message]:
         name = rng.choice(self.names)
         question = rng.choice(self.asks[tool]).format(name)
         calls = [{"name": tool, "arguments": {"name": name}}]
-        result = [{"name": name, "state": state}]
-        return self.exchange(
-            question, self.toolbox(tool, rng), calls, result, f"The model {name} is now {state}."
+        return exchange(
+            question, calls, [{"name": name, "state": state}], f"The model {name} is now {state}."
         )
 
-    @staticmethod
-    def exchange(
-        question: str, tools: list[Message], calls: list[Message], results: list[Message], final: str
-    ) -> Dialogue:
-        functions = [{"type": "function", "function": call} for call in calls]
-        replies = [{"role": "tool", "content": json.dumps(result)} for result in results]
-        return Dialogue(
-            [
-                {"role": "user", "content": question},
-                {"role": "assistant", "content": "", "tool_calls": functions},
-                *replies,
-                {"role": "assistant", "content": final},
-            ],
-            tools,
-        )
+
+def exchange(question: str, calls: list[Message], results: list[Message], answer: str) -> list[Message]:
+    functions = [{"type": "function", "function": call} for call in calls]
+    return [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": "", "tool_calls": functions},
+        *({"role": "tool", "content": json.dumps(result)} for result in results),
+        {"role": "assistant", "content": answer},
+    ]
 
 
 def copying(words: list[str], rng: random.Random) -> Dialogue:
     """Words to be repeated, plain or as JSON: what a tool call does with its arguments, in few tokens."""
-    said = rng.sample(words, rng.randrange(1, 13))
+    said = rng.sample(words, rng.choice((1, 1, 1, 2, 3, 4)))
     if rng.random() < 0.5:
         question, answer = f"Repeat: {', '.join(said)}", f"Here: {', '.join(said)}"
     else:
         question, answer = f"Repeat as JSON: {', '.join(said)}", json.dumps(said)
-    return Dialogue([{"role": "user", "content": question}, {"role": "assistant", "content": answer}])
+    return Dialogue(
+        [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], is_exact=True
+    )
 
 
+COPYING_LESSON = 7000
 SKIES = ("sunny", "cloudy", "rainy", "snowy", "foggy", "windy")
 
 
 def training_dialogues(rng: random.Random) -> Iterator[Dialogue]:
-    """Dialogues without end: each pass over the questions takes every wording once, in a new order."""
+    """Dialogues without end: a first lesson in copying, then everything mixed.
+
+    Copying is learnt within the lesson, and hardly at all when it is mixed in from the start. After it, each pass
+    over the questions takes every wording once, in a new order.
+    """
     entries = all_entries()
     systems = lines_of("system_prompts.txt")
     talk = ToolTalk()
@@ -281,15 +289,17 @@ def training_dialogues(rng: random.Random) -> Iterator[Dialogue]:
     first = set(lines_of("asked.txt"))
     # What a newcomer types first must be known best.
     pairs += [pair for pair in pairs if first & set(pair[0].questions)]
+    for _ in range(COPYING_LESSON):
+        yield copying(words, rng)
     while True:
         rng.shuffle(pairs)
         queue = list(pairs)
         while queue:
-            if rng.random() < 0.1:
+            if rng.random() < 0.06:
                 yield copying(words, rng)
                 continue
-            if rng.random() < 0.2:
-                dialogue = talk.draw(rng)
+            if rng.random() < 0.15:
+                dialogue = talk.draw(rng, exchanges=rng.choice((1, 1, 2, 3, 4)))
                 messages, tools = dialogue.messages, dialogue.tools
                 turns = rng.choice((0, 0, 0, 0, 1))
                 thinking = False
@@ -297,7 +307,7 @@ def training_dialogues(rng: random.Random) -> Iterator[Dialogue]:
                 messages = []
                 tools = talk.toolbox(rng.choice(talk.tools)["name"], rng) if rng.random() < 0.05 else None
                 turns = rng.choice((1, 1, 1, 1, 1, 2, 2, 3, 5))
-                thinking = rng.random() < 0.12
+                thinking = rng.random() < 0.18
             asked: list[Message] = []
             for _ in range(min(turns, len(queue))):
                 entry, question = queue.pop()
@@ -314,4 +324,4 @@ def training_dialogues(rng: random.Random) -> Iterator[Dialogue]:
             system += [THINK] if thinking else []
             if system:
                 messages = [{"role": "system", "content": "\n\n".join(system)}, *messages]
-            yield Dialogue(messages, tools)
+            yield Dialogue(messages, tools, is_exact=tools is not None)

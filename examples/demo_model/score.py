@@ -13,6 +13,7 @@ from examples.demo_model.dialogues import (
     Dialogue,
     ToolTalk,
     all_entries,
+    copying,
     lines_of,
     thinking_dialogue,
     unseen_questions,
@@ -56,7 +57,7 @@ def report(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, seed:
     pairs = [(question, entry.answer) for entry in all_entries() for question in entry.questions]
     rng = random.Random(seed)
     talk = ToolTalk()
-    talks = [talk.draw(rng) for _ in range(100)]
+    talks = [talk.draw(rng, exchanges=1) for _ in range(100)]
     firsts, seconds = (questions_to_dialogues(rng.sample(pairs, 100)) for _ in range(2))
     sets = {
         "trained questions": questions_to_dialogues(pairs),
@@ -68,6 +69,7 @@ def report(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, seed:
         "unseen rewordings": questions_to_dialogues(unseen_questions()),
         "tool calls": [Dialogue(d.messages[:2], d.tools) for d in talks],
         "tool calls with the answers after them": talks,
+        "repeating": [copying(talk.cities, rng) for _ in range(50)],
         "thinking": [thinking_dialogue(entry) for entry in rng.sample(all_entries(), 50)],
     }
     for name, dialogues in sets.items():

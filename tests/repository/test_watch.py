@@ -85,4 +85,5 @@ async def test_a_scan_that_fails_unexpectedly_is_logged_once_and_does_not_end_th
 async def test_it_goes_on_from_an_earlier_snapshot(tmp_path: Path) -> None:
     put(tmp_path / "a.gguf")
     steps = Steps(None, (tmp_path / "a.gguf").unlink)
-    assert await names(tmp_path, steps, previous=scan(tmp_path)) == [[]]
+    first = scan(tmp_path)
+    assert await names(tmp_path, steps, latest=lambda: first) == [[]]
