@@ -134,7 +134,9 @@ class Instance:
                 except Exception as error:
                     if not isinstance(error, LoadFailed):
                         logger.exception("restarting worker %s failed", self.name)
-                    reason = error.message if isinstance(error, LoadFailed) else f"{type(error).__name__}: {error}"
+                    reason = (
+                        error.message if isinstance(error, LoadFailed) else f"{type(error).__name__}: {error}"
+                    )
                     logger.error("worker %s could not be started again: %s", self.name, reason)
                     self._failure = LoadFailed(f"its worker crashed and could not be started again: {reason}")
                     self._available.set()  # nobody waits for a restart that may never succeed

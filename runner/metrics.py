@@ -41,7 +41,9 @@ class Metrics:
         self._kv_used = self._gauge("kv_tokens_used", "KV tokens held, shared prefixes once")
         self._kv_total = self._gauge("kv_tokens_total", "KV tokens there are")
         self._cached = self._gauge("cached_lanes", "Idle lanes kept for their prefix")
-        self._loaded = self._gauge("model_loaded", "How often the version is loaded: 2 while it is being reloaded")
+        self._loaded = self._gauge(
+            "model_loaded", "How often the version is loaded: 2 while it is being reloaded"
+        )
         self._load = self._gauge("model_load_seconds", "How long the last load took")
         self._steps = self._counter("steps", "Engine steps")
         self._preemptions = self._counter("preemptions", "Sequences put back for want of memory")
@@ -75,15 +77,7 @@ class Metrics:
         self._load.labels(model, str(version)).set(load_s)
 
     def unloaded(self, model: str, version: int) -> None:
-        for gauge in (
-            self._loaded,
-            self._running,
-            self._waiting,
-            self._kv_used,
-            self._kv_total,
-            self._cached,
-        ):
-            gauge.labels(model, str(version)).set(0)
+        self._loaded.labels(model, str(version)).dec()
 
     def restart_counter(self, model: str, version: int) -> Callable[[], None]:
         return self._restarts.labels(model, str(version)).inc

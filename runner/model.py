@@ -115,7 +115,9 @@ class Model:
     @property
     def loaded(self) -> list[LoadedVersion]:
         """Every version whose workers live, retiring ones too."""
-        return [slot.loaded for slot in self._slots.values() if slot.loaded is not None] + list(self._retiring)
+        return [slot.loaded for slot in self._slots.values() if slot.loaded is not None] + list(
+            self._retiring
+        )
 
     @property
     def is_busy(self) -> bool:
@@ -219,7 +221,9 @@ class Model:
             try:
                 loaded = await self.load(number)
                 if not loaded.is_open:
-                    raise ModelNotReady(f"{loaded.key} was unloaded as soon as it was loaded", retry_after_s=1.0)
+                    raise ModelNotReady(
+                        f"{loaded.key} was unloaded as soon as it was loaded", retry_after_s=1.0
+                    )
             except RunnerError as error:
                 failures.append(error)
         if failures:
@@ -265,7 +269,9 @@ class Model:
         if self.problem:
             logger.warning("%s: %s; what is loaded goes on serving", self.entry.name, self.problem)
             return
-        in_use = [slot.number for slot in self._slots.values() if slot.open is not None or slot.flight is not None]
+        in_use = [
+            slot.number for slot in self._slots.values() if slot.open is not None or slot.flight is not None
+        ]
         numbers = [number for number in self.selected if load_all or number in in_use]
         has_old = any(number not in self.selected for number in in_use)
         if self.default_version is not None and (has_old or self._default is not None):

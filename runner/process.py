@@ -102,7 +102,9 @@ class WorkerProcess(asyncio.Protocol):
             self.log_path.parent.mkdir(parents=True, exist_ok=True)
             log = self.log_path.open("ab")
         except OSError as error:
-            raise LoadFailed(f"the worker's log {self.log_path} cannot be written: {error.strerror}") from error
+            raise LoadFailed(
+                f"the worker's log {self.log_path} cannot be written: {error.strerror}"
+            ) from error
         with log:
             ours, theirs = socket.socketpair()
             with theirs:
@@ -135,7 +137,9 @@ class WorkerProcess(asyncio.Protocol):
                 start_new_session=True,
             )
         except OSError as error:
-            raise LoadFailed(f"the worker could not be started with {interpreter}: {error.strerror}") from error
+            raise LoadFailed(
+                f"the worker could not be started with {interpreter}: {error.strerror}"
+            ) from error
 
     def send(self, message: ToWorker) -> None:
         """Queue one message; what a dead worker is sent is dropped, as its calls have failed already."""

@@ -1,11 +1,13 @@
 """Builders that many tests share."""
 
+from collections.abc import Callable
 from collections.abc import Sequence as List
 from typing import Any
 
-from backends.contract import LoadRequest, Sampling, StepEngine, StepPlan, StepResult
+from backends.contract import Engine, LoadRequest, Sampling, StepEngine, StepPlan, StepResult
 from backends.echo.engine import EchoEngine
-from runner.wire.messages import SchedulerLimits
+from runner.wire.messages import PROTOCOL, FromWorker, SchedulerLimits, Start
+from runner.worker.intake import Intake
 from runner.worker.scheduler import Output, Scheduler
 from runner.worker.sequence import Sequence, SequenceLimits
 
@@ -15,6 +17,39 @@ def echo_engine(**given: Any) -> EchoEngine:
     engine = EchoEngine()
     engine.load(LoadRequest(model="echo", weights="", **given), lambda _: None)
     return engine
+
+
+class Sink:
+    """A Sender that keeps what it is sent, and tells `on_message` of each message."""
+
+    def __init__(self, on_message: Callable[[FromWorker], None] = lambda _: None) -> None:
+        self.frames: list[list[FromWorker]] = []
+        self._on_message = on_message
+
+    def send(self, messages: List[FromWorker]) -> None:
+        if messages:
+            self.frames.append(list(messages))
+        for message in messages:
+            self._on_message(message)
+
+    def of(self, *kinds: type) -> list[Any]:
+        """Every message of these kinds, in order."""
+        return [message for frame in self.frames for message in frame if isinstance(message, kinds)]
+
+
+def make_start(**given: Any) -> Start:
+    """A worker's first frame, for an echo engine of 4 running lanes. `given`: fields of Start."""
+    load = LoadRequest(
+        model="echo", weights="", lanes=8, running_lanes=4, context_tokens=1024, max_batch_tokens=64
+    )
+    limits = SchedulerLimits(max_lanes=4, cached_lanes=4, max_batch_tokens=64)
+    fields = {"engine": "backends.echo.engine:EchoEngine", "shape": "step", "load": load, "limits": limits}
+    return Start(protocol=PROTOCOL, **{**fields, **given})
+
+
+def make_intake(engine: Engine, start: Start | None = None) -> Intake:
+    """The intake of a worker with a loaded `engine`, whose clock stands still."""
+    return Intake(engine, engine.info, start or make_start(), clock=lambda: 0.0)
 
 
 def make_scheduler(
@@ -54,10 +89,11 @@ def step(scheduler: Scheduler, now: float = 0.0) -> tuple[StepPlan | None, list[
     """One plan, step and commit, with every invariant checked in between."""
     plan = scheduler.plan(now)
     scheduler.check_integrity()
+    outputs = scheduler.take_failures()
     if plan is None:
-        return None, []
+        return None, outputs
     result: StepResult = scheduler.engine.step(plan)  # type: ignore[attr-defined]
-    outputs = scheduler.commit(plan, result)
+    outputs += scheduler.commit(plan, result)
     scheduler.check_integrity()
     return plan, outputs
 

@@ -12,7 +12,11 @@ PROTOCOL = 1
 
 
 class SchedulerLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the step scheduler may use; sizes in sequences and tokens."""
+    """What the step scheduler may use; sizes in sequences and tokens.
+
+    `max_queue_size`: sequences beyond those that lanes are free for. `queue_timeout_s` is for step engines only: a
+    stream engine queues by itself and does not tell when a sequence's turn has come.
+    """
 
     max_lanes: int = 16
     cached_lanes: int = 16
@@ -54,7 +58,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", array_like=True):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel", array_like=True):
-    """Stop a request. Nothing more is sent for it but one last Dropped."""
+    """Stop a request. Nothing more is sent for it."""
 
     call: int
 
@@ -137,12 +141,6 @@ class CallFailed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
     error: WireError
 
 
-class Dropped(msgspec.Struct, frozen=True, tag="dropped", array_like=True):
-    """A cancelled request has left the worker."""
-
-    call: int
-
-
 class Tokenized(msgspec.Struct, frozen=True, tag="tokenized", array_like=True):
     call: int
     tokens: tuple[int, ...]
@@ -190,7 +188,6 @@ FromWorker = (
     | CallDelta
     | CallFinished
     | CallFailed
-    | Dropped
     | Tokenized
     | Detokenized
     | Embedded

@@ -49,11 +49,11 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     sampling: dict[str, Any] = {}
     n: int = 1
     max_tokens: int | None = None
-    min_tokens: int = 0
+    min_tokens: int | None = None
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     include_stop: bool = False
-    ignore_eos: bool = False
+    ignore_eos: bool | None = None
     skip_special_tokens: bool = True
     logprobs: int | None = None
     prompt_logprobs: int | None = None

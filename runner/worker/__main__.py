@@ -13,9 +13,10 @@ import socket
 import sys
 import threading
 import time
-from typing import NoReturn
 
-from backends.contract import Engine, EngineError, StepEngine, StreamEngine
+import msgspec
+
+from backends.contract import Engine, EngineError, EngineInfo, StepEngine, StreamEngine
 from runner.errors import Overloaded, RunnerError, UnsupportedFeature
 from runner.wire.frames import ProtocolError, worker_decoder
 from runner.wire.messages import (
@@ -68,8 +69,8 @@ class Worker:
         began = time.monotonic()
         try:
             engine = _engine(start)
-            info = engine.load(start.load, lambda fraction: self._writer.send([Loading(fraction)]))
-            loop = self._make_loop(engine, start)
+            info = _usable(engine.load(start.load, lambda fraction: self._writer.send([Loading(fraction)])))
+            loop = self._make_loop(engine, info, start)
             intake = Intake(engine, info, start, clock=time.monotonic)
             for text in start.warmup:
                 self._warm_up(loop, intake, text)
@@ -84,17 +85,20 @@ class Worker:
         self._loop = loop
         self._writer.send([Ready(protocol=PROTOCOL, info=info, load_s=time.monotonic() - began)])
         threading.Thread(target=self._take_in, args=(intake, loop, start), name="intake", daemon=True).start()
-        loop.run()
-        engine.unload()
-        self._writer.close()
-        return 0
+        try:
+            if not loop.run():
+                return 1  # an engine that broke is not to be trusted with its own end
+            engine.unload()
+            return 0
+        finally:
+            self._writer.close()
 
-    def _make_loop(self, engine: Engine, start: Start) -> StepLoop | StreamLoop:
+    def _make_loop(self, engine: Engine, info: EngineInfo, start: Start) -> StepLoop | StreamLoop:
         match engine:
             case StepEngine():
-                return StepLoop(engine, engine.info, start.limits, sender=self._writer, clock=time.monotonic)
+                return StepLoop(engine, info, start.limits, sender=self._writer, clock=time.monotonic)
             case StreamEngine():
-                return StreamLoop(engine, engine.info, sender=self._writer, clock=time.monotonic)
+                return StreamLoop(engine, info, sender=self._writer)
         raise EngineError(f"{start.engine} is neither a StepEngine nor a StreamEngine")
 
     def _warm_up(self, loop: StepLoop | StreamLoop, intake: Intake, text: str) -> None:
@@ -110,8 +114,9 @@ class Worker:
         self._writer.close()
         return 1
 
-    def _read(self) -> NoReturn:
-        """Pass messages on. When the server is gone, end this process and all it has started."""
+    def _read(self) -> None:
+        """Pass messages on. When the server is gone, or this thread cannot go on for whatever reason, end this
+        process and all it has started."""
         decoder = worker_decoder()
         try:
             while data := self._socket.recv(RECEIVE_BYTES):
@@ -120,10 +125,10 @@ class Worker:
                         self._stop()
                     else:
                         self._incoming.put(message)
-        except (OSError, ProtocolError):
+        except Exception:
             logger.exception("the connection to the server failed")
-        os.killpg(0, signal.SIGKILL)
-        raise SystemExit(1)
+        finally:
+            os.killpg(0, signal.SIGKILL)
 
     def _stop(self) -> None:
         if self._loop is None:
@@ -135,7 +140,7 @@ class Worker:
         while True:
             message = self._incoming.get()
             if loop.is_broken:
-                return  # unanswered, the server asks this worker's successor
+                return  # not accepted: the server asks this worker's successor
             call = getattr(message, "call", 0)
             try:
                 self._handle(message, intake, loop, start)
@@ -149,20 +154,21 @@ class Worker:
     def _handle(self, message: ToWorker, intake: Intake, loop: StepLoop | StreamLoop, start: Start) -> None:
         match message:
             case Submit(call, request):
-                waiting = loop.queue_length
+                waiting = loop.num_sequences - loop.num_lanes  # below zero: so many lanes are free
                 if waiting >= start.limits.max_queue_size:
                     raise Overloaded(
-                        f"the model's queue is full ({waiting} requests wait, scheduler.max_queue_size is "
+                        f"the model's queue is full ({waiting} sequences wait, scheduler.max_queue_size is "
                         f"{start.limits.max_queue_size}); try again later"
                     )
+                position = max(0, waiting)
                 job = intake.job(call, request)
                 if isinstance(loop, StepLoop):
                     sequences = intake.sequences(job)
-                    self._writer.send([CallAccepted(call, len(job.prompt), waiting)])
+                    self._writer.send([CallAccepted(call, len(job.prompt), position)])
                     loop.submit(job, sequences)
                 else:
                     requests = intake.engine_requests(job)
-                    self._writer.send([CallAccepted(call, len(job.prompt), waiting)])
+                    self._writer.send([CallAccepted(call, len(job.prompt), position)])
                     loop.submit(job, requests)
             case Cancel(call):
                 loop.cancel(call)
@@ -191,6 +197,13 @@ def _engine(start: Start) -> Engine:
     if not isinstance(engine, Engine):
         raise EngineError(f"{start.engine} is not an Engine")
     return engine
+
+
+def _usable(info: EngineInfo) -> EngineInfo:
+    """A sequence must fit the KV pool alone, however long the engine would let it become."""
+    if not info.kv_tokens:
+        return info  # a pool of the engine's own
+    return msgspec.structs.replace(info, context_tokens=min(info.context_tokens, info.kv_tokens))
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable
 from collections.abc import Sequence as List
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,6 +18,8 @@ from runner.wire.requests import ChatPrompt, GenerateRequest, Prompt, TextPrompt
 from runner.worker.chat import ChatTemplate, Piece, TemplateError
 from runner.worker.jobs import Job
 from runner.worker.sequence import Sequence, SequenceLimits
+
+Value = TypeVar("Value")
 
 SAMPLING_FIELDS = frozenset(Sampling.__struct_fields__)
 
@@ -80,8 +82,8 @@ class Intake:
 
     def job(self, call: int, request: GenerateRequest) -> Job:
         """The call, its prompt tokenised and checked. Raises InvalidRequest and its kinds."""
-        self._check_capabilities(request)
         request = self._with_defaults(request)
+        self._check_capabilities(request)
         prompt = self.tokens(request.prompt)
         context = self._info.context_tokens
         if not prompt:
@@ -122,7 +124,7 @@ class Intake:
         request, now = job.request, self._clock()
         limits = SequenceLimits(
             max_tokens=self._max_tokens(job),
-            min_tokens=request.min_tokens,
+            min_tokens=request.min_tokens or 0,
             stop_token_ids=frozenset(request.stop_token_ids),
             eos_ids=frozenset() if request.ignore_eos else frozenset(self._info.eos_ids),
             queue_deadline=now + self._queue_timeout_s if self._queue_timeout_s is not None else None,
@@ -149,13 +151,13 @@ class Intake:
         request = job.request
         return [
             EngineRequest(
-                request_id=f"{job.call}-{index}",
+                request_id=f"{request.request_id or job.call}-{index}",
                 prompt=tuple(job.prompt),
                 sampling=self.sampling(request, index),
                 max_tokens=self._max_tokens(job),
-                min_tokens=request.min_tokens,
+                min_tokens=request.min_tokens or 0,
                 stop_token_ids=request.stop_token_ids,
-                ignore_eos=request.ignore_eos,
+                ignore_eos=bool(request.ignore_eos),
                 logprobs=request.logprobs,
                 prompt_logprobs=request.prompt_logprobs,
                 adapter=request.adapter,
@@ -180,7 +182,7 @@ class Intake:
                     f"logit_bias: token id {token} is not in the vocabulary (0 to {self._info.vocabulary - 1})",
                     param="logit_bias",
                 )
-        if request.ignore_eos:
+        if request.ignore_eos and "logit_bias" in self._info.capabilities:
             bias.update(dict.fromkeys(self._info.eos_ids, -math.inf))
         fields["logit_bias"] = bias
         try:
@@ -193,26 +195,32 @@ class Intake:
         defaults = self._defaults
         return msgspec.structs.replace(
             request,
-            min_tokens=request.min_tokens or defaults.get("min_tokens", 0),
-            ignore_eos=request.ignore_eos or defaults.get("ignore_eos", False),
+            min_tokens=_first(request.min_tokens, defaults.get("min_tokens")),
+            ignore_eos=_first(request.ignore_eos, defaults.get("ignore_eos")),
             stop_token_ids=(*request.stop_token_ids, *defaults.get("stop_token_ids", ())),
         )
 
     def _max_tokens(self, job: Job) -> int:
-        wanted = job.request.max_tokens
-        if wanted is None:
-            wanted = self._defaults.get("max_tokens")
+        wanted = _first(job.request.max_tokens, self._defaults.get("max_tokens"))
         room = self._info.context_tokens - len(job.prompt)
         return room if wanted is None else min(wanted, room)
 
     def _check_capabilities(self, request: GenerateRequest) -> None:
-        wanted: List[tuple[bool, str, str]] = (
-            (request.logprobs is not None, "logprobs", "logprobs"),
-            (request.prompt_logprobs is not None, "prompt_logprobs", "echo with logprobs"),
-            (request.adapter is not None, "adapters", "adapters"),
+        bias = _first(request.sampling.get("logit_bias"), self._defaults.get("logit_bias"))
+        wanted: List[tuple[bool, str, str, str]] = (
+            (request.logprobs is not None, "logprobs", "logprobs", "logprobs"),
+            (request.prompt_logprobs is not None, "prompt_logprobs", "prompt_logprobs", "echo with logprobs"),
+            (request.adapter is not None, "adapters", "adapters", "adapters"),
+            (bool(request.min_tokens), "mask", "min_tokens", "min_tokens"),
+            (bool(bias), "logit_bias", "logit_bias", "logit_bias"),
         )
-        for is_wanted, capability, words in wanted:
+        for is_wanted, capability, param, words in wanted:
             if is_wanted and capability not in self._info.capabilities:
                 raise UnsupportedFeature(
-                    f"this model's engine ({self._info.engine}) cannot do {words}", param=capability
+                    f"this model's engine ({self._info.engine}) cannot do {words}", param=param
                 )
+
+
+def _first(given: Value | None, default: Value | None) -> Value | None:
+    """What the request gave, else what the configuration says."""
+    return default if given is None else given

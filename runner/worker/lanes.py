@@ -5,9 +5,11 @@
     lane 2   [ seg D: 90 ]                        idle: a finished sequence, kept for its prefix
 
 A segment is a run of KV entries shared by the lanes that hold it; it is freed when the last of them lets go.
-The pool's use is the sum of all segments, each counted once. Every change of the engine's lanes goes through here.
+It begins at the same position in each of them, and neighbours held by the same lanes are joined. The pool's
+use is the sum of all segments, each counted once. Every change of the engine's lanes goes through here.
 """
 
+import itertools
 from typing import Protocol
 
 from runner.worker.prefix_index import Key, PrefixIndex
@@ -142,12 +144,6 @@ class Lanes:
         lane.length += count
         self._append(lane, count)
 
-    def rewind(self, lane: Lane, keep: int) -> int:
-        """Drop what `lane` holds beyond `keep` tokens; returns how many were really kept."""
-        kept = self._truncate(lane, keep)
-        lane.length = kept
-        return kept
-
     def release(self, lane: Lane, *, cache: bool) -> None:
         """The owner is done. With `cache` the lane stays, idle, for its prefix."""
         lane.owner = None
@@ -213,6 +209,8 @@ class Lanes:
                 segments[id(segment)] = segment
                 assert lane.index in segment.holders, f"lane {lane.index} is not among its segment's holders"
                 assert segment.size > 0, "an empty segment was kept"
+            for segment, after in itertools.pairwise(lane.segments):
+                assert segment.holders != after.holders, f"lane {lane.index}: neighbours were not joined"
         for segment in segments.values():
             for holder in segment.holders:
                 assert segment in self._lanes[holder].segments, "a holder does not hold its segment"
@@ -250,17 +248,32 @@ class Lanes:
             left -= segment.size
 
     def _truncate(self, lane: Lane, keep: int) -> int:
-        held = sum(segment.size for segment in lane.segments)
-        if keep >= held:
-            return held
+        left = sum(segment.size for segment in lane.segments)
+        if keep >= left:
+            return left
         kept = self._engine.truncate(lane.index, keep)
         self._cut_at(lane, kept)
-        while sum(segment.size for segment in lane.segments) > kept:
+        while left > kept:
             segment = lane.segments.pop()
+            left -= segment.size
             segment.holders.discard(lane.index)
-            if not segment.holders:
+            if segment.holders:
+                self._join_next(segment)
+            else:
                 self.used_tokens -= segment.size
         return kept
+
+    def _join_next(self, segment: Segment) -> None:
+        """Join `segment` with the one after it where the same lanes hold both. Whoever holds a segment holds all
+        before it, so a segment with the same holders is the next one in each of their lanes."""
+        segments = self._lanes[next(iter(segment.holders))].segments
+        at = segments.index(segment) + 1
+        if at == len(segments) or segments[at].holders != segment.holders:
+            return
+        after = segments[at]
+        segment.size += after.size
+        for holder in after.holders:
+            self._lanes[holder].segments.remove(after)
 
     def _cut_at(self, lane: Lane, position: int) -> None:
         """Split the segment that `position` lies within, in every lane that holds it."""

@@ -1,16 +1,28 @@
 """The step scheduler: which tokens of which sequences the engine computes next.
 
 `plan()` decides and hands out lanes, `commit()` applies what the engine gave; both run on the engine's thread.
-A step has a token budget. Running streams get their one token first, then prefill fills the rest, oldest first.
-Memory is booked as it is used: idle prefixes go first, then the youngest sequence is preempted and recomputed.
+A step has a token budget. Running streams get their one token first, then prefill fills the rest by rank, whether
+it goes on or begins. Memory is booked as it is used: idle prefixes go first, then the youngest sequence is
+preempted and recomputed. As long as there is work, every plan computes something or a sequence fails.
 """
 
 import bisect
 
 import msgspec
 
-from backends.contract import EngineInfo, PlanRow, StepEngine, StepPlan, StepResult, TokenLogprobs
+from backends.contract import (
+    EngineError,
+    EngineInfo,
+    PlanRow,
+    StepEngine,
+    StepPlan,
+    StepResult,
+    TokenLogprobs,
+)
+from runner.errors import GenerationFailed, RunnerError
 from runner.wire.messages import SchedulerLimits
+from runner.worker.answers import request_error
+from runner.worker.booking import Booking
 from runner.worker.lanes import Lane, Lanes
 from runner.worker.sequence import Phase, Sequence
 from runner.worker.step_cost import StepCost
@@ -30,7 +42,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     finish: str | None = None
-    error: str | None = None
+    error: RunnerError | None = None
 
 
 class Totals(msgspec.Struct):
@@ -75,13 +87,18 @@ class Scheduler:
         self._cost = cost or StepCost()
         self._sequences: dict[int, Sequence] = {}
         self._opened: set[int] = set()
+        self._failures: list[Output] = []
+        # The engine may have less room than it said: after a step that did not fit nobody is admitted until one
+        # has, and where one sequence alone does not fit, its steps become smaller.
+        self._is_tight = False
+        self._most_tokens = limits.max_batch_tokens
 
     @property
     def has_work(self) -> bool:
         return bool(self._sequences)
 
     def add(self, seq: Sequence) -> None:
-        """Queue a new sequence. It must fit the pool alone (`num_tokens` and its output below `kv_tokens`)."""
+        """Queue a new sequence. One that does not fit the pool alone fails when its turn has come."""
         self._sequences[seq.id] = seq
         bisect.insort(self.waiting, seq, key=_rank)
 
@@ -107,22 +124,27 @@ class Scheduler:
         ]
 
     def plan(self, now: float = 0.0) -> StepPlan | None:
-        """The next step, or None when nothing can run. Forks, evicts and preempts as it needs to."""
-        booking = _Booking(self._limits.max_batch_tokens)
-        for seq in [seq for seq in self.running if seq.is_decoding]:
-            if seq.phase is Phase.RUNNING and booking.budget > 0 and self._make_room(seq, 1, booking):
-                booking.add(seq, self._row(seq, 1))
-        if booking.rows:
-            booking.budget = min(booking.budget, self._cost.prefill_tokens())
-        for seq in [seq for seq in self.running if not seq.is_decoding]:
-            self._prefill(seq, booking)
-        self._admit(booking, now)
-        return StepPlan(rows=tuple(booking.rows.values())) if booking.rows else None
+        """The next step; None only when there is no work. Forks, evicts and preempts as it needs to. Sequences
+        that cannot begin or go on fail: look at `take_failures` afterwards."""
+        while self._sequences:
+            booking = self._book(now)
+            if not booking.is_empty:
+                return booking.plan()
+            if self._sequences:
+                self._fail_for_want_of_room()
+        return None
+
+    def take_failures(self) -> list[Output]:
+        """Sequences that failed in `plan`, each with its error; they have left already."""
+        failures, self._failures = self._failures, []
+        return failures
 
     def commit(self, plan: StepPlan, result: StepResult, *, elapsed_s: float | None = None) -> list[Output]:
         """Apply what the engine made of `plan`; finished sequences have left when this returns."""
         if not result.fit:
             return self._relieve(plan)
+        self._is_tight = False
+        self._most_tokens = min(2 * self._most_tokens, self._limits.max_batch_tokens)
         self.totals.steps += 1
         outputs = []
         decodes = prefill = 0
@@ -133,7 +155,7 @@ class Scheduler:
             else:
                 prefill += len(row.tokens)
             if got.error is not None:
-                outputs.append(Output(seq=seq, error=got.error))
+                outputs.append(Output(seq=seq, error=GenerationFailed(got.error)))
                 self.finish(seq, cache=False)
                 continue
             assert seq.lane is not None
@@ -164,7 +186,7 @@ class Scheduler:
         return outputs
 
     def find_prefix(self, seq: Sequence) -> Prefix:
-        """The longest beginning of `seq` that some lane holds, and that some running lane will hold."""
+        """The longest beginning of `seq` that some lane holds, and that a sequence before it is computing."""
         limit = seq.num_tokens - 1  # the last token is computed anew: its logits are wanted
         best = Prefix(None, 0, 0)
         if not self._caches or seq.prompt_logprobs is not None:
@@ -179,7 +201,7 @@ class Scheduler:
                 # Among equals an idle lane is better: it can be taken over instead of copied.
                 if usable > available or (usable == available > 0 and lane.is_idle):
                     source, available = lane, usable
-                if lane.owner is not None and lane.length < depth:
+                if lane.owner is not None and lane.length < depth and self._precedes(lane.owner, seq):
                     potential = max(potential, depth)
         return Prefix(source, available, max(potential, available))
 
@@ -204,29 +226,51 @@ class Scheduler:
         ), "a lane is owned by nobody"
         self.lanes.check_integrity()
 
-    def _prefill(self, seq: Sequence, booking: "_Booking") -> None:
-        if seq.phase is not Phase.RUNNING or booking.budget <= 0:
+    def _book(self, now: float) -> Booking:
+        """One try at a plan; without rows where the first sequence does not fit."""
+        booking = Booking(self._most_tokens, vocabulary=self._vocabulary)
+        for seq in [seq for seq in self.running if seq.is_decoding]:
+            if seq.phase is Phase.RUNNING and booking.budget > 0 and self._make_room(seq, 1, booking):
+                booking.add(seq, 1)
+        if not booking.is_empty:
+            booking.budget = min(booking.budget, self._cost.prefill_tokens())
+        may_admit = True
+        for seq in sorted((*self.waiting, *(seq for seq in self.running if not seq.is_decoding)), key=_rank):
+            if booking.budget <= 0:
+                return booking
+            if seq.phase is Phase.WAITING and may_admit:
+                may_admit = self._admit(seq, now)
+            self._prefill(seq, booking, most=booking.share)
+        # What is left over goes to whoever is nearest to the end of its prompt.
+        for seq in sorted((seq for seq in self.running if not seq.is_decoding), key=_remaining):
+            self._prefill(seq, booking, most=seq.remaining)
+        return booking
+
+    def _prefill(self, seq: Sequence, booking: Booking, *, most: int) -> None:
+        """Book up to `most` tokens of `seq`, as budget and room allow, in place of what is booked already."""
+        if seq.phase is not Phase.RUNNING or booking.budget <= 0 or booking.num_tokens(seq) >= most:
             return
-        count = min(seq.remaining, booking.budget)
+        booking.drop(seq)
+        count = min(seq.remaining, most, booking.budget)
         if not self.lanes.make_room(booking.tokens + count):
             count = min(count, max(1, self.lanes.free_tokens - booking.tokens))
             if not self._make_room(seq, count, booking):
                 return
-        booking.add(seq, self._row(seq, count))
+        booking.add(seq, count)
 
-    def _admit(self, booking: "_Booking", now: float) -> None:
-        for seq in list(self.waiting):
-            if booking.budget <= 0 or len(self.running) >= self._max_running:
-                return
-            prefix = self.find_prefix(seq)
-            if prefix.potential >= prefix.available + WAIT_TOKENS:
-                continue
-            if not self._has_room(seq, prefix, booking):
-                return
-            self._start(seq, prefix, now)
-            self._prefill(seq, booking)
+    def _admit(self, seq: Sequence, now: float) -> bool:
+        """Let `seq` begin if it can; False where whoever comes after it must wait too."""
+        if len(self.running) >= (1 if self._is_tight else self._max_running):
+            return False
+        prefix = self.find_prefix(seq)
+        if prefix.potential >= prefix.available + WAIT_TOKENS:
+            return True
+        if not self._has_room(seq, prefix):
+            return False
+        self._start(seq, prefix, now)
+        return True
 
-    def _has_room(self, seq: Sequence, prefix: Prefix, booking: "_Booking") -> bool:
+    def _has_room(self, seq: Sequence, prefix: Prefix) -> bool:
         new = seq.num_tokens - (prefix.available if self.lanes.shares_kv else 0)
         if not self.running:
             return self.lanes.make_room(new, keep=prefix.source) or self.lanes.make_room(new)
@@ -236,7 +280,14 @@ class Scheduler:
         )
 
     def _start(self, seq: Sequence, prefix: Prefix, now: float) -> None:
-        """Give `seq` a lane with its cached prefix in it."""
+        """Give `seq` a lane with its cached prefix in it. It fails where the engine refuses its sampling."""
+        if seq.id not in self._opened:
+            try:
+                self._engine.open(seq.id, seq.sampling, seq.tokens[: seq.num_prompt])
+            except EngineError as error:
+                self._fail(seq, request_error(error))
+                return
+            self._opened.add(seq.id)
         source = prefix.source if prefix.source is not None and prefix.source.length else None
         kept = 0
         lane = None
@@ -257,10 +308,8 @@ class Scheduler:
             seq.first_planned_at = now
             seq.cached_tokens = kept
             self.totals.prefix_hit_tokens += kept
-            self._opened.add(seq.id)
-            self._engine.open(seq.id, seq.sampling, seq.tokens[: seq.num_prompt])
 
-    def _make_room(self, seq: Sequence, count: int, booking: "_Booking") -> bool:
+    def _make_room(self, seq: Sequence, count: int, booking: Booking) -> bool:
         """Room for `count` more tokens of `seq`, at the cost of idle lanes, then of younger sequences, then of
         `seq` itself (which is then waiting, and the answer False)."""
         while not self.lanes.make_room(booking.tokens + count):
@@ -272,7 +321,7 @@ class Scheduler:
                 return False
         return True
 
-    def _preempt(self, seq: Sequence, booking: "_Booking | None" = None) -> None:
+    def _preempt(self, seq: Sequence, booking: Booking | None = None) -> None:
         if booking is not None:
             booking.drop(seq)
         self.totals.preemptions += 1
@@ -283,49 +332,38 @@ class Scheduler:
 
     def _relieve(self, plan: StepPlan) -> list[Output]:
         """The engine had no room after all: give it some, so that the next plan is smaller."""
+        self._is_tight = True
         if self.lanes.evict_all():
             return []
         if len(self.running) > 1:
             self._preempt(self.running[-1])
             return []
-        seq = self._sequences[plan.rows[0].seq]
-        self.finish(seq, cache=False)
+        if plan.num_tokens > 1:
+            self._most_tokens = plan.num_tokens // 2
+            return []
+        self._fail_for_want_of_room()
+        return self.take_failures()
+
+    def _fail_for_want_of_room(self) -> None:
+        """Whoever is first has all there is, and it is too little."""
+        seq = (self.running or self.waiting)[0]
         message = (
             f"the engine has no room for {seq.num_tokens} tokens in a KV pool of {self.lanes.kv_tokens}; "
             "raise scheduler.kv_tokens or shorten the prompt"
         )
-        return [Output(seq=seq, error=message)]
+        self._fail(seq, GenerationFailed(message))
+
+    def _fail(self, seq: Sequence, error: RunnerError) -> None:
+        self._failures.append(Output(seq=seq, error=error))
+        self.finish(seq, cache=False)
+
+    def _precedes(self, owner: int, seq: Sequence) -> bool:
+        return self._sequences[owner].rank < seq.rank
 
     def _leave_lane(self, seq: Sequence, *, cache: bool) -> None:
         if seq.lane is not None:
             self.lanes.release(seq.lane, cache=cache and self._caches)
             seq.lane = None
-
-    def _row(self, seq: Sequence, count: int) -> PlanRow:
-        assert seq.lane is not None
-        start = seq.num_computed
-        end = start + count
-        is_last = end == seq.num_tokens
-        in_prompt = seq.prompt_logprobs is not None and start < seq.num_prompt - 1
-        return PlanRow(
-            seq=seq.id,
-            lane=seq.lane.index,
-            start=start,
-            tokens=seq.tokens[start:end],
-            sample=is_last and seq.wants_output,
-            logprobs=seq.logprobs,
-            prompt_logprobs=seq.prompt_logprobs if in_prompt else None,
-            next_token=None if is_last else seq.tokens[end],
-            mask=self._mask(seq) if is_last and seq.num_output < seq.limits.min_tokens else None,
-        )
-
-    def _mask(self, seq: Sequence) -> bytes:
-        """All tokens but those that would end the sequence before its `min_tokens`."""
-        bits = bytearray(b"\xff" * (4 * ((self._vocabulary + 31) // 32)))
-        for token in seq.limits.eos_ids | seq.limits.stop_token_ids:
-            if 0 <= token < self._vocabulary:
-                bits[token >> 3] &= ~(1 << (token & 7))
-        return bytes(bits)
 
     def _new_prompt_logprobs(
         self, seq: Sequence, row: PlanRow, got: tuple[TokenLogprobs, ...]
@@ -339,24 +377,8 @@ class Scheduler:
         return new
 
 
-class _Booking:
-    """A plan in the making: its rows, the KV tokens they will fill and the token budget left."""
-
-    def __init__(self, budget: int) -> None:
-        self.rows: dict[int, PlanRow] = {}
-        self.tokens = 0
-        self.budget = budget
-
-    def add(self, seq: Sequence, row: PlanRow) -> None:
-        self.rows[seq.id] = row
-        self.tokens += len(row.tokens)
-        self.budget -= len(row.tokens)
-
-    def drop(self, seq: Sequence) -> None:
-        row = self.rows.pop(seq.id, None)
-        if row is not None:
-            self.tokens -= len(row.tokens)
-            self.budget += len(row.tokens)
+def _remaining(seq: Sequence) -> int:
+    return seq.remaining
 
 
 def _rank(seq: Sequence) -> tuple[int, int]:

@@ -1,38 +1,27 @@
 """The engine's thread for step engines: take what came in, plan, step, commit, report. All events of a step
-leave in one frame.
+leave in one frame, the worker's stats last.
 
 A stop text is found here and not by the scheduler, which knows tokens only. An engine that raises is broken:
 every request fails and the worker ends, to be started anew.
 """
 
+import contextlib
 import logging
 import queue
 from collections.abc import Callable
 from collections.abc import Sequence as List
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from backends.contract import EngineError, EngineInfo, StepEngine, UnsupportedError
-from runner.errors import DeadlineExceeded, GenerationFailed, UnsupportedFeature
-from runner.wire.messages import (
-    CallFailed,
-    Done,
-    Dropped,
-    Embedded,
-    FromWorker,
-    SchedulerLimits,
-    WorkerStats,
-)
+from backends.contract import EngineError, EngineInfo, StepEngine
+from runner.errors import DeadlineExceeded, WireError
+from runner.wire.messages import CallFailed, Done, FromWorker, SchedulerLimits, WorkerStats
+from runner.worker import answers
+from runner.worker.answers import Sender
 from runner.worker.jobs import Job
 from runner.worker.scheduler import Output, Scheduler
-from runner.worker.sequence import Sequence
+from runner.worker.sequence import Phase, Sequence
 
 logger = logging.getLogger(__name__)
-
-
-class Sender(Protocol):
-    """Where frames go."""
-
-    def send(self, messages: List[FromWorker]) -> None: ...
 
 
 class Member(NamedTuple):
@@ -55,30 +44,40 @@ class StepLoop:
         clock: Callable[[], float],
     ) -> None:
         self.scheduler = Scheduler(engine, info, limits)
+        self.num_lanes = min(limits.max_lanes, info.lanes)
         self._engine = engine
-        self._info = info
         self._sender = sender
         self._clock = clock
         self._inbox: queue.SimpleQueue[Callable[[], List[FromWorker]]] = queue.SimpleQueue()
         self._members: dict[int, Member] = {}
-        self._calls: dict[int, list[Sequence]] = {}
+        self._calls: dict[int, List[Sequence]] = {}  # those in the inbox too
+        self._embeds: dict[int, List[List[int]]] = {}
         self._is_stopping = False
-        self.is_broken = False  # the engine raised: the process is about to end
+        self._failure: WireError | None = None
         self._last_step = (0.0, 0, 0)
 
     @property
-    def queue_length(self) -> int:
-        """Sequences that wait for a lane, roughly: another thread may be changing it."""
-        return len(self.scheduler.waiting) + self._inbox.qsize()
+    def is_broken(self) -> bool:
+        """The engine raised: the process is about to end."""
+        return self._failure is not None
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences not yet finished, running, waiting or still in the inbox."""
+        calls = self._calls.copy().values()
+        return sum(seq.phase is not Phase.FINISHED for sequences in calls for seq in sequences)
 
     def submit(self, job: Job, sequences: List[Sequence]) -> None:
+        self._calls[job.call] = sequences
         self._inbox.put(lambda: self._submit(job, sequences))
+        if self.is_broken:
+            self._fail_calls()  # `run` may have looked for the last time
 
     def cancel(self, call: int) -> None:
         self._inbox.put(lambda: self._cancel(call))
 
     def embed(self, call: int, batch: List[List[int]]) -> None:
-        self._inbox.put(lambda: self._embed(call, batch))
+        self._inbox.put(lambda: self._take_embed(call, batch))
 
     def reset_cache(self, call: int) -> None:
         self._inbox.put(lambda: self._reset_cache(call))
@@ -86,24 +85,23 @@ class StepLoop:
     def stop(self) -> None:
         self._inbox.put(self._stop)
 
-    def run(self) -> None:
-        """Serve until `stop`. Raises what the engine raised, after failing every request."""
+    def run(self) -> bool:
+        """Serve until `stop`. False where the engine broke: it is logged, and every call has failed."""
         try:
             while not self._is_stopping:
                 messages = [*self._take_inbox(), *self._expire()]
-                messages += self._step()
-                if messages:
-                    messages.append(self._stats())
-                self._sender.send(messages)
+                # Once a turn, and answered before the step: vectors must neither wait nor hold streams up.
+                self._sender.send(self._embed_one())
+                self._sender.send([*messages, *self._step(), self._stats()])
         except Exception as error:
             logger.exception("the engine failed")
-            self.is_broken = True
-            failed = GenerationFailed(f"the engine failed: {error or type(error).__name__}").to_wire()
-            self._sender.send([CallFailed(call, failed) for call in self._calls])
-            raise
+            self._failure = answers.broken_error(error).to_wire()
+            self._fail_calls()
+        return not self.is_broken
 
     def warm_up(self, job: Job, sequences: List[Sequence]) -> None:
         """Run one job to its end without reporting it. Raises EngineError where it fails."""
+        self._calls[job.call] = sequences
         self._submit(job, sequences)
         while self._calls:
             for message in self._step():
@@ -112,7 +110,7 @@ class StepLoop:
 
     def _take_inbox(self) -> list[FromWorker]:
         messages: list[FromWorker] = []
-        wait = not self.scheduler.has_work
+        wait = not self.scheduler.has_work and not self._embeds
         while True:
             try:
                 act = self._inbox.get(block=wait)
@@ -122,22 +120,25 @@ class StepLoop:
             wait = False
 
     def _submit(self, job: Job, sequences: List[Sequence]) -> List[FromWorker]:
-        self._calls[job.call] = list(sequences)
         for index, seq in enumerate(sequences):
             self._members[seq.id] = Member(job, index)
             self.scheduler.add(seq)
         return ()
 
     def _cancel(self, call: int) -> List[FromWorker]:
+        self._embeds.pop(call, None)
         self._forget(call)
-        return (Dropped(call),)
+        return ()
 
-    def _embed(self, call: int, batch: List[List[int]]) -> List[FromWorker]:
-        try:
-            vectors = self._engine.embed(batch)
-        except UnsupportedError as error:
-            return (CallFailed(call, UnsupportedFeature(str(error)).to_wire()),)
-        return (Embedded(call, tuple(map(tuple, vectors)), sum(map(len, batch))),)
+    def _take_embed(self, call: int, batch: List[List[int]]) -> List[FromWorker]:
+        self._embeds[call] = batch
+        return ()
+
+    def _embed_one(self) -> List[FromWorker]:
+        if not self._embeds:
+            return ()
+        call = next(iter(self._embeds))
+        return (answers.embed(self._engine, call, self._embeds.pop(call)),)
 
     def _reset_cache(self, call: int) -> List[FromWorker]:
         self.scheduler.lanes.evict_all()
@@ -149,13 +150,14 @@ class StepLoop:
 
     def _step(self) -> list[FromWorker]:
         plan = self.scheduler.plan(self._clock())
-        if plan is None:
-            return []
-        began = self._clock()
-        result = self._engine.step(plan)
-        elapsed_s = self._clock() - began
-        outputs = self.scheduler.commit(plan, result, elapsed_s=elapsed_s)
-        self._last_step = (elapsed_s, plan.num_tokens, len(plan.rows))
+        outputs = self.scheduler.take_failures()
+        if plan is not None:
+            began = self._clock()
+            result = self._engine.step(plan)
+            elapsed_s = self._clock() - began
+            outputs += self.scheduler.commit(plan, result, elapsed_s=elapsed_s)
+            if result.fit:
+                self._last_step = (elapsed_s, plan.num_tokens, len(plan.rows))
         messages: list[FromWorker] = []
         for output in outputs:
             messages += self._report(output)
@@ -169,7 +171,7 @@ class StepLoop:
         job, index = member
         if output.error is not None:
             self._forget(job.call)
-            return (job.fail(GenerationFailed(output.error)),)
+            return (job.fail(output.error),)
         if index == 0 and seq.first_planned_at is not None:
             job.cached_tokens = seq.cached_tokens
             job.queue_s = seq.first_planned_at - seq.submitted_at
@@ -192,13 +194,24 @@ class StepLoop:
         messages: list[FromWorker] = []
         for seq in self.scheduler.expired(self._clock()):
             member = self._members.get(seq.id)
-            if member is not None:
+            if member is not None and not self._has_begun(member.job.call):
                 error = DeadlineExceeded(
                     "the request waited longer in the queue than scheduler.queue_timeout_s"
                 )
                 messages.append(member.job.fail(error))
                 self._forget(member.job.call)
         return messages
+
+    def _has_begun(self, call: int) -> bool:
+        return any(seq.first_planned_at is not None for seq in self._calls[call])
+
+    def _fail_calls(self) -> None:
+        """Fail every call, each once, though two threads may be at it."""
+        assert self._failure is not None
+        with contextlib.suppress(KeyError):
+            while True:
+                call, _ = self._calls.popitem()
+                self._sender.send([CallFailed(call, self._failure)])
 
     def _forget(self, call: int) -> None:
         for seq in self._calls.pop(call, ()):

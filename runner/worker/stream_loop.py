@@ -5,20 +5,14 @@ but cannot plan: the engine batches by itself.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
 from collections.abc import Sequence as List
 
-from backends.contract import (
-    EngineError,
-    EngineInfo,
-    EngineRequest,
-    StreamEngine,
-    UnsupportedError,
-)
-from runner.errors import GenerationFailed, UnsupportedFeature
-from runner.wire.messages import CallFailed, Done, Dropped, Embedded, FromWorker, WorkerStats
+from backends.contract import EngineError, EngineInfo, EngineRequest, StreamEngine
+from runner.errors import WireError
+from runner.wire.messages import CallFailed, Done, FromWorker, WorkerStats
+from runner.worker import answers
+from runner.worker.answers import Sender
 from runner.worker.jobs import Job
-from runner.worker.step_loop import Sender
 
 logger = logging.getLogger(__name__)
 
@@ -27,28 +21,34 @@ class StreamLoop:
     """One task per call; its samples are tasks of a group. The public methods but `run` and `warm_up` may be
     called from any thread."""
 
-    def __init__(
-        self, engine: StreamEngine, info: EngineInfo, *, sender: Sender, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, engine: StreamEngine, info: EngineInfo, *, sender: Sender) -> None:
+        self.num_lanes = info.lanes
         self._engine = engine
-        self._info = info
         self._sender = sender
-        self._clock = clock
         self._loop = asyncio.new_event_loop()
-        self._calls: dict[int, asyncio.Task[None]] = {}
+        self._calls: dict[int, Job] = {}  # those whose task is not yet made too
+        self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stopped = asyncio.Event()
-        self._failure: BaseException | None = None
-        self.is_broken = False  # the engine raised: the process is about to end
+        self._failure: WireError | None = None
         self._prompt_tokens = 0
         self._generated_tokens = 0
 
     @property
-    def queue_length(self) -> int:
-        """The engine's own queue is not known here; calls beyond its lanes are taken to wait."""
-        return max(0, len(self._calls) - self._info.lanes)
+    def is_broken(self) -> bool:
+        """The engine raised: the process is about to end."""
+        return self._failure is not None
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences not yet finished. Which of them wait in the engine's own queue is not known here."""
+        calls = self._calls.copy().values()
+        return sum(not sample.is_finished for job in calls for sample in job.samples)
 
     def submit(self, job: Job, requests: List[EngineRequest]) -> None:
+        self._calls[job.call] = job
         self._loop.call_soon_threadsafe(self._submit, job, requests)
+        if self.is_broken:
+            self._fail_calls()  # `run` may have looked for the last time
 
     def cancel(self, call: int) -> None:
         self._loop.call_soon_threadsafe(self._cancel, call)
@@ -62,54 +62,66 @@ class StreamLoop:
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopped.set)
 
-    def run(self) -> None:
-        """Serve until `stop`. Raises what broke the engine, after failing every request."""
-        self._loop.run_until_complete(self._stopped.wait())
-        for task in self._calls.values():
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*self._calls.values(), return_exceptions=True))
-        if self._failure is not None:
-            raise self._failure
+    def run(self) -> bool:
+        """Serve until `stop`. False where the engine broke: it is logged, and every call has failed."""
+        self._loop.run_until_complete(self._run())
+        return not self.is_broken
 
     def warm_up(self, job: Job, requests: List[EngineRequest]) -> None:
         """Run one job to its end without reporting it. Raises EngineError where it fails."""
         self._loop.run_until_complete(self._generate(job, requests, _Nowhere()))
 
+    async def _run(self) -> None:
+        await self._stopped.wait()
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     def _submit(self, job: Job, requests: List[EngineRequest]) -> None:
-        self._calls[job.call] = self._loop.create_task(self._serve(job, requests))
+        if self._stopped.is_set():
+            return
+        task = self._tasks[job.call] = self._loop.create_task(self._serve(job, requests))
+        # Not a `finally` in the task: one that is cancelled before it has begun runs nothing of it.
+        task.add_done_callback(lambda _: self._leave(job.call))
+
+    def _leave(self, call: int) -> None:
+        del self._tasks[call]
+        self._calls.pop(call, None)
+        self._sender.send([self._stats()])
 
     def _cancel(self, call: int) -> None:
-        task = self._calls.get(call)
-        if task is None:
-            self._report([Dropped(call)])
-        else:
-            task.cancel()
+        if call in self._tasks:
+            self._tasks[call].cancel()
 
     def _embed(self, call: int, batch: List[List[int]]) -> None:
         try:
-            vectors = self._engine.embed(batch)
-        except UnsupportedError as error:
-            self._report([CallFailed(call, UnsupportedFeature(str(error)).to_wire())])
-        else:
-            self._report([Embedded(call, tuple(map(tuple, vectors)), sum(map(len, batch)))])
+            self._sender.send([answers.embed(self._engine, call, batch)])
+        except Exception as error:
+            self._break(error)
+
+    def _break(self, error: Exception) -> None:
+        logger.error("the engine failed", exc_info=error)
+        self._failure = answers.broken_error(error).to_wire()
+        self._fail_calls()
+        self._stopped.set()
+
+    def _fail_calls(self) -> None:
+        """Fail every call, each once, though two threads may be at it."""
+        assert self._failure is not None
+        with contextlib.suppress(KeyError):
+            while True:
+                call, _ = self._calls.popitem()
+                self._sender.send([CallFailed(call, self._failure)])
 
     async def _serve(self, job: Job, requests: List[EngineRequest]) -> None:
         self._prompt_tokens += len(job.prompt)
         try:
             await self._generate(job, requests, self._sender)
-        except asyncio.CancelledError:
-            self._report([Dropped(job.call)])
         except EngineError as error:
-            self._report([job.fail(GenerationFailed(str(error)))])
+            self._sender.send([job.fail(answers.request_error(error))])
         except Exception as error:
-            logger.exception("the engine failed")
-            self._report([job.fail(GenerationFailed(f"the engine failed: {error or type(error).__name__}"))])
-            self._failure = error
-            self.is_broken = True
-            self._stopped.set()
-        finally:
-            self._calls.pop(job.call, None)
-            self._report([self._stats()])
+            self._break(error)
 
     async def _generate(self, job: Job, requests: List[EngineRequest], sender: Sender) -> None:
         try:
@@ -140,12 +152,9 @@ class StreamLoop:
                     return
         raise EngineError("the engine ended a sequence without saying why")
 
-    def _report(self, messages: List[FromWorker]) -> None:
-        self._sender.send(messages)
-
     def _stats(self) -> WorkerStats:
         return WorkerStats(
-            running=len(self._calls),
+            running=len(self._tasks),
             prompt_tokens_total=self._prompt_tokens,
             generated_tokens_total=self._generated_tokens,
         )

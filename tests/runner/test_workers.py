@@ -18,9 +18,15 @@ from tests.runner.conftest import MakeRunner, Yard
 
 
 def worker_pids() -> list[int]:
-    return [
-        child.pid for child in psutil.Process().children() if "runner.worker" in " ".join(child.cmdline())
-    ]
+    """The workers of this process."""
+    return [child.pid for child in psutil.Process().children() if "runner.worker" in _command(child)]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
 
 
 async def test_killing_a_worker_ends_every_stream_and_the_next_request_succeeds(

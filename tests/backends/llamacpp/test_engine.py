@@ -242,7 +242,7 @@ def test_unloading_gives_the_memory_back(load: Load) -> None:
     engine = load(kv_tokens=131_072)
     engine.open(1, Sampling(seed=1, repeat_penalty=1.1), [1])
     engine.step(plan(PlanRow(seq=1, lane=0, start=0, tokens=[1, 2], sample=True)))
-    assert resident() - before > 60 * 2**20
+    assert resident() - before > 30 * 2**20
     engine.unload()
     assert resident() - before < 16 * 2**20
     engine.unload()

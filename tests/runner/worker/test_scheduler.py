@@ -1,8 +1,20 @@
 """The step scheduler over the echo engine, which checks every lane it is given."""
 
+from collections.abc import Sequence
+
 import pytest
 
-from backends.contract import ResultRow, StepResult
+from backends.contract import (
+    EngineError,
+    LoadRequest,
+    ResultRow,
+    Sampling,
+    StepPlan,
+    StepResult,
+    UnsupportedError,
+)
+from backends.echo.engine import EchoEngine
+from runner.errors import GenerationFailed, UnsupportedFeature
 from runner.worker.step_cost import StepCost
 from tests.support import echo_engine, make_scheduler, make_sequence, run_to_end, step
 
@@ -11,6 +23,34 @@ def alone(prompt: str, **given: object) -> list[int]:
     scheduler = make_scheduler()
     scheduler.add(make_sequence(1, prompt, **given))
     return run_to_end(scheduler)[1]
+
+
+class Boastful(EchoEngine):
+    """Says that its pool is larger than the `really` tokens it has."""
+
+    really = 60
+
+    def step(self, plan: StepPlan) -> StepResult:
+        if self.info.kv_tokens - self.num_free_cells + plan.num_tokens > self.really:
+            return StepResult(fit=False)
+        return super().step(plan)
+
+
+class Picky(EchoEngine):
+    """Refuses samplings with a seed: 1 for a feature it lacks, others for a reason of its own."""
+
+    def open(self, seq: int, sampling: Sampling, history: Sequence[int]) -> None:
+        if sampling.seed is not None:
+            raise (UnsupportedError if sampling.seed == 1 else EngineError)("this seed is not liked")
+        super().open(seq, sampling, history)
+
+
+def loaded(engine: EchoEngine, *, kv_tokens: int = 200) -> EchoEngine:
+    request = LoadRequest(
+        model="echo", weights="", lanes=8, running_lanes=4, kv_tokens=kv_tokens, max_batch_tokens=64
+    )
+    engine.load(request, lambda _: None)
+    return engine
 
 
 def test_sequences_together_say_what_each_says_alone() -> None:
@@ -185,11 +225,16 @@ def test_fit_false_preempts_and_replans() -> None:
 def test_a_sequence_that_cannot_fit_at_all_fails_with_both_numbers() -> None:
     scheduler = make_scheduler(kv_tokens=64)
     scheduler.add(make_sequence(1, "prompt"))
-    plan = scheduler.plan()
-    assert plan is not None
-    (output,) = scheduler.commit(plan, StepResult(fit=False))
-    assert output.error is not None and "6 tokens" in output.error and "64" in output.error
-    assert not scheduler.has_work
+    sizes, outputs = [], []
+    while scheduler.has_work:
+        plan = scheduler.plan()
+        assert plan is not None
+        sizes.append(plan.num_tokens)
+        outputs += scheduler.commit(plan, StepResult(fit=False))
+        scheduler.check_integrity()
+    assert sizes == [6, 3, 1]
+    (output,) = outputs
+    assert "6 tokens" in str(output.error) and "64" in str(output.error)
 
 
 def test_a_rows_error_ends_that_sequence_only() -> None:
@@ -201,7 +246,7 @@ def test_a_rows_error_ends_that_sequence_only() -> None:
     result = scheduler.engine.step(plan)  # type: ignore[attr-defined]
     broken = ResultRow(seq=1, error="nan in the logits")
     outputs = scheduler.commit(plan, StepResult(rows=(broken, result.rows[1])))
-    assert [(output.seq.id, output.error) for output in outputs][0] == (1, "nan in the logits")
+    assert (outputs[0].seq.id, str(outputs[0].error)) == (1, "nan in the logits")
     assert [seq.id for seq in scheduler.running] == [2]
 
 
@@ -254,3 +299,102 @@ def test_an_engine_without_reusable_state_still_batches() -> None:
         scheduler.add(make_sequence(number, "equal prompts"))
     tokens = run_to_end(scheduler)
     assert tokens[1] == tokens[2] == alone("equal prompts")
+
+
+def test_an_engine_with_less_room_than_it_said_still_gets_everybody_to_the_end() -> None:
+    scheduler = make_scheduler(loaded(Boastful()))
+    sequences = {n: make_sequence(n, chr(96 + n) * 40, max_tokens=10) for n in (1, 2, 3)}
+    for sequence in sequences.values():
+        scheduler.add(sequence)
+        step(scheduler)
+    run_to_end(scheduler, most=200)
+    assert {number: sequence.num_output for number, sequence in sequences.items()} == {1: 10, 2: 10, 3: 10}
+
+
+def test_after_a_step_that_did_not_fit_nobody_is_admitted_until_one_has() -> None:
+    scheduler = make_scheduler()
+    for number in (1, 2):
+        scheduler.add(make_sequence(number, f"{number} prompt"))
+    for _ in range(2):
+        plan = scheduler.plan()
+        assert plan is not None
+        scheduler.commit(plan, StepResult(fit=False))
+    plan, _ = step(scheduler)
+    assert plan is not None and [row.seq for row in plan.rows] == [1]
+    plan, _ = step(scheduler)
+    assert plan is not None and [row.seq for row in plan.rows] == [1, 2]
+
+
+def test_a_prompt_over_the_pool_fails_alone_and_others_go_on() -> None:
+    scheduler = make_scheduler(kv_tokens=32)
+    scheduler.add(make_sequence(1, "p" * 100))
+    scheduler.add(make_sequence(2, "short"))
+    plan, outputs = step(scheduler)
+    assert plan is not None and [row.seq for row in plan.rows] == [2]
+    assert outputs[0].seq.id == 1 and "100 tokens in a KV pool of 32" in str(outputs[0].error)
+
+
+def test_an_output_that_outgrows_the_pool_fails_alone() -> None:
+    scheduler = make_scheduler(kv_tokens=32)
+    scheduler.add(make_sequence(1, "p" * 20, max_tokens=100))
+    outputs = []
+    while scheduler.has_work:
+        outputs += step(scheduler)[1]
+    assert isinstance(outputs[-1].error, GenerationFailed)
+
+
+@pytest.mark.parametrize(("seed", "error"), [(1, UnsupportedFeature), (2, GenerationFailed)])
+def test_a_sampling_that_the_engine_refuses_fails_its_sequence_alone(
+    seed: int, error: type[Exception]
+) -> None:
+    scheduler = make_scheduler(loaded(Picky()))
+    scheduler.add(make_sequence(1, "refused", sampling=Sampling(seed=seed)))
+    scheduler.add(make_sequence(2, "taken"))
+    plan, outputs = step(scheduler)
+    assert plan is not None and [row.seq for row in plan.rows] == [2]
+    assert [(output.seq.id, type(output.error)) for output in outputs][0] == (1, error)
+
+
+def test_where_everybody_is_refused_there_is_no_plan() -> None:
+    scheduler = make_scheduler(loaded(Picky()))
+    scheduler.add(make_sequence(1, "refused", sampling=Sampling(seed=1)))
+    assert scheduler.plan() is None and not scheduler.has_work
+    assert [output.seq.id for output in scheduler.take_failures()] == [1]
+    assert scheduler.take_failures() == []
+
+
+def test_a_higher_priority_takes_most_of_the_prefill_from_a_running_prompt() -> None:
+    scheduler = make_scheduler(kv_tokens=8192)
+    scheduler.add(make_sequence(1, "S" * 2000, priority=9))
+    step(scheduler)
+    scheduler.add(make_sequence(2, "T" * 100, priority=0))
+    plan, _ = step(scheduler)
+    assert plan is not None
+    assert {row.seq: len(row.tokens) for row in plan.rows} == {2: 56, 1: 8}
+
+
+def test_a_long_prompt_leaves_a_part_of_every_step_to_those_behind_it() -> None:
+    scheduler = make_scheduler(kv_tokens=8192)
+    for number in (1, 2):
+        scheduler.add(make_sequence(number, f"{number}" * 2000))
+    step(scheduler)
+    scheduler.add(make_sequence(3, "short", max_tokens=1))
+    plan, _ = step(scheduler)
+    assert plan is not None and plan.num_tokens == 64
+    assert {row.seq: len(row.tokens) for row in plan.rows} == {1: 51, 2: 8, 3: 5}  # nothing is left over
+
+
+def test_nobody_waits_for_a_prefix_that_a_lower_priority_computes() -> None:
+    scheduler = make_scheduler(kv_tokens=8192)
+    scheduler.add(make_sequence(1, "S" * 2000, priority=9))
+    step(scheduler)
+    scheduler.add(make_sequence(2, "S" * 2000, priority=0))
+    plan, _ = step(scheduler)
+    assert plan is not None and 2 in [row.seq for row in plan.rows]
+
+
+def test_a_row_names_its_sequences_adapter() -> None:
+    scheduler = make_scheduler()
+    scheduler.add(make_sequence(1, "hi", adapter="pirate"))
+    plan = scheduler.plan()
+    assert plan is not None and plan.rows[0].adapter == "pirate"

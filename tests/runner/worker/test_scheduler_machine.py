@@ -6,14 +6,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from backends.contract import ResultRow, StepResult
 from runner.worker.sequence import Sequence
-from tests.support import make_scheduler, make_sequence, run_to_end
+from tests.support import make_scheduler, make_sequence, step
 
 PROMPTS = st.one_of(
     st.text("ab", min_size=1, max_size=12),
     st.builds(lambda tail: "a shared beginning " + tail, st.text("xyz", min_size=1, max_size=5)),
 )
 KV_TOKENS = 72
-LONGEST = 40  # prompt and output of one sequence: it fits the pool alone
+MOST_STEPS = 400  # 40 sequences of 40 tokens at most, recomputed now and then
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -52,6 +52,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert not self.scheduler.has_work, "work is left, but nothing is planned"
                 return
             assert plan.num_tokens <= 16
+            assert [row.seq for row in plan.rows], "an empty plan"
             result = self.engine.step(plan)
             assert result.fit, "a plan was over the pool"
             for output in self.scheduler.commit(plan, result, elapsed_s=elapsed_s):
@@ -67,13 +68,18 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.finish(self.sequences.pop(number))
 
     @precondition(lambda self: self.scheduler.has_work)
-    @rule()
-    def does_not_fit(self) -> None:
-        plan = self.scheduler.plan()
-        if plan is not None:
+    @rule(times=st.integers(1, 12))
+    def does_not_fit(self, times: int) -> None:
+        """An engine that has less room than it said, for a while. Whoever is alone may fail, nobody else."""
+        for _ in range(times):
+            plan = self.scheduler.plan()
+            if plan is None:
+                return
+            running = len(self.scheduler.running)
             for output in self.scheduler.commit(plan, StepResult(fit=False)):
-                assert output.error is not None
+                assert output.error is not None and running == 1 and plan.num_tokens == 1
                 self.sequences.pop(output.seq.id)
+            self.scheduler.check_integrity()
 
     @precondition(lambda self: self.scheduler.has_work)
     @rule()
@@ -99,8 +105,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.check_integrity()
 
     def teardown(self) -> None:
-        for number, tokens in run_to_end(self.scheduler).items():
-            self.outputs[number] += tokens
+        for _ in range(MOST_STEPS):
+            _, outputs = step(self.scheduler)
+            for output in outputs:
+                assert output.error is None
+                self.outputs[output.seq.id] += output.tokens
+        assert not self.scheduler.has_work, "the scheduler does not come to an end"
         for number in list(self.sequences):
             self._check(number)
 
@@ -109,7 +119,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         prompt, max_tokens = self.prompts[number]
         alone = make_scheduler(lanes=1, kv_tokens=KV_TOKENS, max_lanes=1)
         alone.add(make_sequence(1, prompt, max_tokens=max_tokens))
-        assert self.outputs[number] == run_to_end(alone)[1], f"sequence {number} said something else"
+        said: list[int] = []
+        while alone.has_work:
+            said += [token for output in step(alone)[1] for token in output.tokens]
+        assert self.outputs[number] == said, f"sequence {number} said something else"
 
 
 TestScheduler = SchedulerMachine.TestCase
