@@ -44,7 +44,7 @@ fmt: $(VENV)/.test ## format the code
 bench: $(VENV)/.bench ## measure beside llama.cpp's own server (some 30 minutes; keep the machine quiet)
 	$(BIN)/python -m benchmarks.side_by_side $(ARGS)
 
-demo-model: $(VENV)/.test ## train models/demo anew (about five minutes)
+demo-model: $(VENV)/.test ## train models/demo anew (about ten minutes)
 	$(BIN)/python -m examples.demo_model.train
 
 clean: ## remove .venv and caches

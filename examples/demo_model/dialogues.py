@@ -278,8 +278,8 @@ SKIES = ("sunny", "cloudy", "rainy", "snowy", "foggy", "windy")
 def training_dialogues(rng: random.Random) -> Iterator[Dialogue]:
     """Dialogues without end: a first lesson in copying, then everything mixed.
 
-    Copying is learnt within the lesson, and hardly at all when it is mixed in from the start. After it, each pass
-    over the questions takes every wording once, in a new order.
+    After the lesson each pass over the questions takes every wording once, in a new order; the wordings of the
+    asked questions twice.
     """
     entries = all_entries()
     systems = lines_of("system_prompts.txt")
@@ -295,10 +295,10 @@ def training_dialogues(rng: random.Random) -> Iterator[Dialogue]:
         rng.shuffle(pairs)
         queue = list(pairs)
         while queue:
-            if rng.random() < 0.06:
+            if rng.random() < 0.1:
                 yield copying(words, rng)
                 continue
-            if rng.random() < 0.15:
+            if rng.random() < 0.18:
                 dialogue = talk.draw(rng, exchanges=rng.choice((1, 1, 2, 3, 4)))
                 messages, tools = dialogue.messages, dialogue.tools
                 turns = rng.choice((0, 0, 0, 0, 1))

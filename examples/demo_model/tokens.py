@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from examples.demo_model.dialogues import Dialogue, all_entries, lines_of, training_dialogues
+from examples.demo_model.dialogues import COPYING_LESSON, Dialogue, all_entries, lines_of, training_dialogues
 
 HERE = Path(__file__).parent
 VOCABULARY = 2048
@@ -43,7 +43,7 @@ def learn_tokenizer(folder: Path, *, seed: int) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    drawn = itertools.islice(training_dialogues(random.Random(seed)), 4000)
+    drawn = itertools.islice(training_dialogues(random.Random(seed)), COPYING_LESSON, COPYING_LESSON + 4000)
     said = [m["content"] for d in drawn for m in d.messages if m["content"]]
     # Answers twenty times over: they are written as well as read, so they deserve the longer tokens.
     answers = [entry.answer for entry in all_entries()] * 20
