@@ -64,7 +64,7 @@ $(VENV)/.serve: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.test: $(VENV)/.serve
 	$(PIP) install --quiet $(TORCH_ARGS) '$(TORCH)'
-	$(PIP) install --quiet --editable '.[dev,demo]'
+	$(PIP) install --quiet --editable '.[dev,demo,bench]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.serve
