@@ -55,7 +55,7 @@ $(VENV)/bin/python:
 	  || { echo 'Modelyard needs Python 3.11 or newer; name one with `make PYTHON=...`'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.serve: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.serve: pyproject.toml Makefile | $(VENV)/bin/python
 	@$(BIN)/python -c 'import llama_cpp' 2>/dev/null || { \
 	  command -v c++ >/dev/null || { echo 'llama.cpp is compiled here, which needs a C++ compiler: apt install g++'; exit 1; }; \
 	  echo '--- Installing. llama.cpp is compiled for this machine, once: about six minutes on two cores.'; }
