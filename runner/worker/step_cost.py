@@ -3,8 +3,9 @@
 STRETCH = 2.0
 """A step with prefill may take this many times the time of one without: the gap that streams notice."""
 
-SMALLEST_TOKENS = 16
-"""Also the first guess: one slow step is enough to be noticed, and one step is enough to learn from."""
+FIRST_GUESS_TOKENS = 16
+SMALLEST_TOKENS = 8
+"""Prefill goes on at this pace even where it stretches a step further than it should."""
 
 _WEIGHT = 0.2  # of the newest step in the running means
 
@@ -28,7 +29,7 @@ class StepCost:
     def prefill_tokens(self) -> int:
         """How many prefill tokens fit beside running decodes without stretching the step too far."""
         if self._decode_s is None or self._token_s is None:
-            return SMALLEST_TOKENS
+            return FIRST_GUESS_TOKENS
         return max(SMALLEST_TOKENS, int((self._stretch - 1.0) * self._decode_s / self._token_s))
 
 
