@@ -227,8 +227,7 @@ class Runner:
         return all(model.is_settled for model in self._models.values())
 
     def model_ready(self, model: str) -> bool:
-        name = parse_name(model)
-        found = self._models.get(self._aliases.get(name.model, name.model))
+        found, name = self._look_up(model)
         if found is None or self._is_closing:
             return False
         return found.is_ready(name.version, loaded_only=self._settings.ready_means == "loaded")
@@ -269,8 +268,7 @@ class Runner:
     async def unload(self, model: str) -> None:
         """Begin to unload: running requests finish, new ones are refused (on demand: load it again)."""
         self._check_control()
-        name = parse_name(model)
-        found = self._models.get(self._aliases.get(name.model, name.model))
+        found, name = self._look_up(model)
         if found is not None:
             found.unload(name.version)
 
@@ -280,9 +278,12 @@ class Runner:
     def _aliases(self) -> dict[str, str]:
         return self._snapshot.aliases if self._snapshot is not None else {}
 
-    def _find(self, model: str) -> tuple[Model, ModelName]:
+    def _look_up(self, model: str) -> tuple[Model | None, ModelName]:
         name = parse_name(model)
-        found = self._models.get(self._aliases.get(name.model, name.model))
+        return self._models.get(self._aliases.get(name.model, name.model)), name
+
+    def _find(self, model: str) -> tuple[Model, ModelName]:
+        found, name = self._look_up(model)
         if found is None:
             raise unknown_model(model, [*self._models, *self._aliases])
         return found, name

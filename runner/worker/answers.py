@@ -1,10 +1,11 @@
 """How what an engine gives or refuses becomes an answer; the same for both shapes of engine."""
 
-from collections.abc import Sequence
-from typing import Protocol
+import contextlib
+from collections.abc import MutableMapping, Sequence
+from typing import Any, Protocol
 
 from backends.contract import Engine, EngineError, UnsupportedError
-from runner.errors import GenerationFailed, RunnerError, UnsupportedFeature
+from runner.errors import GenerationFailed, RunnerError, UnsupportedFeature, WireError
 from runner.wire.messages import CallFailed, Embedded, FromWorker
 
 
@@ -22,6 +23,14 @@ def request_error(error: EngineError) -> RunnerError:
 def broken_error(error: BaseException) -> RunnerError:
     """What every request gets when `error` shows that the engine is broken."""
     return GenerationFailed(f"the engine failed: {str(error) or type(error).__name__}")
+
+
+def fail_calls(calls: MutableMapping[int, Any], failure: WireError, sender: Sender) -> None:
+    """Empty `calls` and fail every one of them, each once, though two threads may be at it."""
+    with contextlib.suppress(KeyError):
+        while True:
+            call, _ = calls.popitem()
+            sender.send([CallFailed(call, failure)])
 
 
 def embed(engine: Engine, call: int, batch: Sequence[Sequence[int]]) -> FromWorker:

@@ -5,7 +5,6 @@ A stop text is found here and not by the scheduler, which knows tokens only. An 
 every request fails and the worker ends, to be started anew.
 """
 
-import contextlib
 import logging
 import queue
 from collections.abc import Callable
@@ -70,8 +69,9 @@ class StepLoop:
     def submit(self, job: Job, sequences: List[Sequence]) -> None:
         self._calls[job.call] = sequences
         self._inbox.put(lambda: self._submit(job, sequences))
-        if self.is_broken:
-            self._fail_calls()  # `run` may have looked for the last time
+        if self._failure is not None:
+            # `run` may have looked for the last time.
+            answers.fail_calls(self._calls, self._failure, self._sender)
 
     def cancel(self, call: int) -> None:
         self._inbox.put(lambda: self._cancel(call))
@@ -96,7 +96,7 @@ class StepLoop:
         except Exception as error:
             logger.exception("the engine failed")
             self._failure = answers.broken_error(error).to_wire()
-            self._fail_calls()
+            answers.fail_calls(self._calls, self._failure, self._sender)
         return not self.is_broken
 
     def warm_up(self, job: Job, sequences: List[Sequence]) -> None:
@@ -204,14 +204,6 @@ class StepLoop:
 
     def _has_begun(self, call: int) -> bool:
         return any(seq.first_planned_at is not None for seq in self._calls[call])
-
-    def _fail_calls(self) -> None:
-        """Fail every call, each once, though two threads may be at it."""
-        assert self._failure is not None
-        with contextlib.suppress(KeyError):
-            while True:
-                call, _ = self._calls.popitem()
-                self._sender.send([CallFailed(call, self._failure)])
 
     def _forget(self, call: int) -> None:
         for seq in self._calls.pop(call, ()):

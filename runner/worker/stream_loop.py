@@ -9,7 +9,7 @@ from collections.abc import Sequence as List
 
 from backends.contract import EngineError, EngineInfo, EngineRequest, StreamEngine
 from runner.errors import WireError
-from runner.wire.messages import CallFailed, Done, FromWorker, WorkerStats
+from runner.wire.messages import Done, FromWorker, WorkerStats
 from runner.worker import answers
 from runner.worker.answers import Sender
 from runner.worker.jobs import Job
@@ -47,8 +47,9 @@ class StreamLoop:
     def submit(self, job: Job, requests: List[EngineRequest]) -> None:
         self._calls[job.call] = job
         self._loop.call_soon_threadsafe(self._submit, job, requests)
-        if self.is_broken:
-            self._fail_calls()  # `run` may have looked for the last time
+        if self._failure is not None:
+            # `run` may have looked for the last time.
+            answers.fail_calls(self._calls, self._failure, self._sender)
 
     def cancel(self, call: int) -> None:
         self._loop.call_soon_threadsafe(self._cancel, call)
@@ -103,16 +104,8 @@ class StreamLoop:
     def _break(self, error: Exception) -> None:
         logger.error("the engine failed", exc_info=error)
         self._failure = answers.broken_error(error).to_wire()
-        self._fail_calls()
+        answers.fail_calls(self._calls, self._failure, self._sender)
         self._stopped.set()
-
-    def _fail_calls(self) -> None:
-        """Fail every call, each once, though two threads may be at it."""
-        assert self._failure is not None
-        with contextlib.suppress(KeyError):
-            while True:
-                call, _ = self._calls.popitem()
-                self._sender.send([CallFailed(call, self._failure)])
 
     async def _serve(self, job: Job, requests: List[EngineRequest]) -> None:
         self._prompt_tokens += len(job.prompt)
