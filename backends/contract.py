@@ -26,12 +26,35 @@ class Facts(Protocol):
 Claims = Callable[[Facts, Mapping[str, Any]], int]
 
 
+class PlainClaims(msgspec.Struct, frozen=True, kw_only=True):
+    """Claims as data, which also leave the Python environment that their plugin is installed in, as a function cannot.
+
+    Weights of these `formats` (and `architectures`, if any are given) are claimed with `score`. Whoever names the
+    backend, by one of `names`, gets it for models without weights too, and for any weights where no formats are given.
+    """
+
+    names: tuple[str, ...]
+    formats: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ()
+    score: int = 50
+
+    def __call__(self, facts: Facts, config: Mapping[str, Any]) -> int:
+        if facts.format in self.formats and facts.architecture in (
+            self.architectures or (facts.architecture,)
+        ):
+            return self.score
+        is_open = not self.formats or facts.format == "none"
+        return int(is_open and config.get("backend") in self.names)
+
+
 class BackendSpec(msgspec.Struct, frozen=True, kw_only=True):
     """How a plugin introduces itself.
 
     `engine` is "module:Class", imported only inside a worker. `options` is the JSON Schema of the top-level
     configuration keys that belong to this backend. `claims(facts, config)` says how well the backend suits
-    the weights: 0 not at all, higher is better; the highest score of a family wins.
+    the weights: 0 not at all, higher is better; the highest score of a family wins. `families` names other backends
+    whose models this one may claim: with `backend: transformers`, the plugin of that name and all that name it in
+    `families` are asked. `probe` is "module:function" giving a `Probe`, called only where the engine may be installed.
     """
 
     name: str
@@ -39,8 +62,19 @@ class BackendSpec(msgspec.Struct, frozen=True, kw_only=True):
     claims: Claims
     shape: Literal["step", "stream"] = "step"
     aliases: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
     options: dict[str, Any] = {}
+    probe: str = ""
     summary: str = ""
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """What one Python environment has of a backend. `engine` is its name and version; `devices` are those it could
+    compute on, as `main_gpu` names them; `problem` says why it cannot be used, and what to do, or is empty."""
+
+    engine: str = ""
+    devices: tuple[str, ...] = ()
+    problem: str = ""
 
 
 class EngineError(Exception):
@@ -62,8 +96,8 @@ class UnavailableError(EngineError):
 class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to load and with which limits. Sizes are in tokens; None means that the engine chooses.
 
-    `device` "gpu" is a demand: an engine that cannot compute on one raises LoadError. Which ones it may use is in
-    its environment.
+    `prefix_cache` is for engines that keep prefixes themselves. `device` "gpu" is a demand: an engine that cannot
+    compute on one raises LoadError. Which ones it may use is in its environment.
     """
 
     model: str
@@ -75,6 +109,7 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
     kv_tokens: int | None = None
     memory_bytes: int | None = None
     max_batch_tokens: int = 512
+    prefix_cache: bool = True
     threads: int = 1
     device: Literal["auto", "cpu", "gpu"] = "auto"
     embeddings: bool = False
@@ -85,9 +120,10 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     `prefix` says how the state of a lane can be reused: "tokens" it can be cut anywhere, "tip" only whole
     states can be copied, "none" not at all. `shares_kv`: a forked prefix costs no memory of its own.
-    `eos_ids` are all tokens that end a generation. `special_tokens` are texts that the tokenizer turns into
-    control tokens when asked to parse them. `embedding_tokens` is the longest text that it makes a vector of, 0 where
-    the context is the limit. `generates` is False for a model that makes vectors only.
+    `eos_ids` are all tokens that end a generation; `chat_stops` are texts that do so in a chat by `chat_template`.
+    `special_tokens` are texts that the tokenizer turns into control tokens when asked to parse them.
+    `embedding_tokens` is the longest text that it makes a vector of, 0 where the context is the limit. `generates` is
+    False for a model that makes vectors only.
 
     A `text_only` engine has its tokenizer elsewhere: prompts go to it as text, and text comes back. Its `vocabulary`
     is 0, and `context_tokens` too where it does not know.
@@ -104,6 +140,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     eos_token: str = ""
     pad_token: str = ""
     chat_template: str | None = None
+    chat_stops: tuple[str, ...] = ()
     special_tokens: tuple[str, ...] = ()
     generation_defaults: dict[str, Any] = {}
     prefix: Literal["tokens", "tip", "none"] = "tokens"
@@ -149,7 +186,8 @@ class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
     many alternatives to return beside the drawn token. `prompt_logprobs`: the same for every computed
     position that has a successor in the row or in `next_token`. `mask`: packed little-endian bits over the
     vocabulary (uint32 words), 1 allowed, applied before sampling. `drafts`: the last that many of `tokens` are
-    guesses to verify.
+    guesses to verify, on an engine that is `draftable`: a token is drawn after each position as long as the guess
+    behind it is what was drawn. The lane holds all of `tokens` afterwards, to be truncated to those that count.
     """
 
     seq: int
@@ -214,7 +252,8 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def load(self, request: LoadRequest, progress: Progress) -> EngineInfo:
-        """Load the weights, calling `progress` with 0..1. Raises LoadError with a sentence to act on."""
+        """Load the weights, calling `progress` with 0..1. Raises LoadError with a sentence to act on, or
+        UnavailableError where the same load may succeed later."""
 
     @abc.abstractmethod
     def tokenize(self, text: str, *, special: bool) -> list[int]:
@@ -225,8 +264,13 @@ class Engine(abc.ABC):
         """UTF-8 bytes (perhaps a part of a character) that `token` adds; control tokens give none unless
         `special`."""
 
+    def framed(self, tokens: Sequence[int]) -> list[int]:
+        """The tokens of a whole text with what the model wants around them, such as CLS and SEP; what has that already
+        stays as it is."""
+        return list(tokens)
+
     def embed(self, batch: Sequence[Sequence[int]]) -> list[list[float]]:
-        """One normalised vector of `info.embedding_length` floats per token list."""
+        """One normalised vector of `info.embedding_length` floats per token list, framed or not."""
         raise UnsupportedError(
             "this model was not loaded for embeddings; set `embeddings: true` in its config.yaml"
         )
@@ -266,7 +310,8 @@ class StepEngine(Engine):
 
     def save(self, lane: int, start: int, stop: int) -> memoryview | None:
         """A copy, in main memory, of what `lane` holds for its tokens `start` to `stop`; the lane stays as it is.
-        None where the engine cannot take a part out."""
+        None where the engine cannot take a part out; one whose `prefix` is "tip" gives all that the lane holds, or
+        nothing."""
         return None
 
     def restore(self, lane: int, start: int, state: memoryview) -> bool:
@@ -308,6 +353,7 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt_logprobs: int | None = None
     constraint: Constraint | None = None
     adapter: str | None = None
+    cache_salt: str | None = None
     priority: int = 0
     timeout_s: float | None = None
 
@@ -336,3 +382,6 @@ class StreamEngine(Engine):
     def generate(self, request: EngineRequest) -> AsyncIterator[TokenChunk]:
         """Yield chunks until `finish`. Closing the iterator cancels the work. An EngineError fails this request
         alone; any other exception means that the engine is broken."""
+
+    async def reset_cache(self) -> None:
+        """Forget the prefixes of earlier prompts that no running request has."""

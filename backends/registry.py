@@ -1,13 +1,16 @@
 """Finds backend plugins by name or alias, through the entry-point group `modelyard.backends`.
 
 Owns when a plugin's spec is imported (once, on demand) and what becomes of one that cannot be. Modelyard's
-own plugins are known without their entry points, so that a checkout works uninstalled. Imports no engine.
+own plugins are known without their entry points, so that a checkout works uninstalled; those of other Python
+environments are handed in. Imports no engine.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import ClassVar
+
+import msgspec
 
 from backends.contract import BackendSpec
 
@@ -35,34 +38,53 @@ class BackendBrokenError(BackendError):
         self.reason = reason
 
 
+class Elsewhere(msgspec.Struct, frozen=True):
+    """The plugins of another Python environment, which `place` names: their specs, and why others are broken."""
+
+    place: str
+    specs: tuple[BackendSpec, ...] = ()
+    broken: dict[str, str] = {}
+
+
 class Registry:
-    """The plugins of one Python environment. A broken one breaks only itself."""
+    """The plugins of one Python environment, and those `elsewhere`. A broken one breaks only itself."""
 
     GROUP: ClassVar[str] = "modelyard.backends"
     BUILT_IN: ClassVar[dict[str, str]] = {
         "llamacpp": "backends.llamacpp:SPEC",
+        "transformers": "backends.transformers:SPEC",
+        "vllm": "backends.vllm:SPEC",
+        "openvino": "backends.openvino:SPEC",
+        "gptq": "backends.gptq:SPEC",
+        "rwkv": "backends.rwkv:SPEC",
+        "exllamav2": "backends.exllamav2:SPEC",
+        "triton": "backends.triton:SPEC",
         "echo": "backends.echo:SPEC",
         "echo-stream": "backends.echo:STREAM_SPEC",
-        "triton": "backends.triton:SPEC",
     }
 
-    def __init__(self, entry_points: Iterable[EntryPoint] | None = None) -> None:
-        """`entry_points` of third parties; None: those installed, looked up when first needed."""
+    def __init__(
+        self, entry_points: Iterable[EntryPoint] | None = None, *, elsewhere: Iterable[Elsewhere] = ()
+    ) -> None:
+        """`entry_points` of third parties; None: those installed, looked up when first needed. A name that several
+        have belongs to Modelyard's own plugin, then to the one here, then to the first elsewhere."""
         self._given = entry_points
+        self._elsewhere = tuple(elsewhere)
         self._found: dict[str, EntryPoint] | None = None
+        self._foreign: dict[str, str] = {}
         self._specs: dict[str, BackendSpec] = {}
         self._broken: dict[str, str] = {}
 
     def names(self) -> tuple[str, ...]:
         """All plugins' names, Modelyard's own first. Imports none of them."""
-        return tuple(self._points())
+        return (*self._points(), *self._foreign)
 
     def get(self, name: str) -> BackendSpec:
         """The spec of a plugin by its name, which imports only that one, or by an alias, which imports all.
 
         Raises BackendNotFoundError or BackendBrokenError.
         """
-        if name in self._points():
+        if name in self.names() or name in self._broken:
             spec = self._load(name)
             if spec is None:
                 raise BackendBrokenError(name, reason=self._broken[name])
@@ -93,7 +115,22 @@ class Registry:
                 known = self._found.setdefault(point.name, point)
                 if known.value != point.value:
                     self._broken[f"{point.name} ({point.value})"] = f"the name is taken by {known.value}"
+            for each in self._elsewhere:
+                self._take_in(each, self._found)
         return self._found
+
+    def _take_in(self, elsewhere: Elsewhere, here: Mapping[str, EntryPoint]) -> None:
+        for name, reason in elsewhere.broken.items():
+            if name not in here and name not in self._foreign:
+                self._broken[name] = reason
+        for spec in elsewhere.specs:
+            owner = here[spec.name].value if spec.name in self.BUILT_IN else self._foreign.get(spec.name)
+            if owner is not None and self._specs.get(spec.name) != spec:
+                self._broken[f"{spec.name} ({elsewhere.place})"] = f"the name is taken by {owner}"
+            elif spec.name not in here and owner is None:
+                self._specs[spec.name] = spec
+                self._foreign[spec.name] = elsewhere.place
+                self._broken.pop(spec.name, None)
 
     def _load(self, name: str) -> BackendSpec | None:
         if name not in self._specs and name not in self._broken:
@@ -109,4 +146,9 @@ class Registry:
             raise TypeError(f"{point.value} is a {type(spec).__name__}, not a BackendSpec")
         if spec.name != point.name:
             raise ValueError(f"{point.value} calls itself {spec.name!r}, not {point.name!r}")
+        properties = spec.options.get("properties", {})
+        if not isinstance(properties, dict) or not all(
+            isinstance(each, dict) for each in properties.values()
+        ):
+            raise TypeError(f"the options of {point.value} are no JSON Schema of an object")
         return spec

@@ -60,10 +60,25 @@ def top_p_count(log_probabilities: Floats, top_p: float) -> int:
     return min(int(reached) + 1, log_probabilities.size)
 
 
-def min_p_count(log_probabilities: Floats, min_p: float) -> int:
-    """How many of the descending probabilities are at least `min_p` times the first."""
-    relative = np.exp(log_probabilities - log_probabilities[0])
-    return max(1, int(np.count_nonzero(relative >= min_p)))
+def near_best(values: Floats, min_p: float) -> NDArray[np.intp]:
+    """Indices of the logits whose probability is `min_p` times the best one's or more, largest first, ties by index."""
+    likely = np.flatnonzero(np.exp(values - values.max()) >= min_p)
+    return likely[descending(values[likely])]
+
+
+def nucleus(values: Floats, top_p: float) -> NDArray[np.intp]:
+    """Indices of the smallest set of logits whose probabilities sum to `top_p` or more, largest first, ties by index.
+
+    Sorts no more of them than it needs: a vocabulary takes far longer to sort than its nucleus to find.
+    """
+    log_probabilities = log_softmax(values)
+    count = 512
+    while True:
+        best = descending(log_probabilities, count)
+        kept = top_p_count(log_probabilities[best], top_p)
+        if kept < best.size or best.size == values.size:
+            return best[:kept]
+        count *= 8
 
 
 def typical_indices(log_probabilities: Floats, typical_p: float) -> NDArray[np.intp]:
@@ -151,15 +166,15 @@ class Sampler:
     def _pick(self, scores: Floats) -> int:
         sampling = self._sampling
         ids = np.flatnonzero(scores > -np.inf)
-        if sampling.top_k > 0 or sampling.typical_p < 1 or sampling.top_p < 1 or sampling.min_p > 0:
+        # Every filter sees what the one before it left, as a distribution of its own, largest first.
+        if sampling.top_k > 0 or sampling.typical_p < 1:
             ids = ids[descending(scores[ids], sampling.top_k)]
-        # Every filter sees what the one before it left, as a distribution of its own.
         if sampling.typical_p < 1:
             ids = ids[typical_indices(log_softmax(scores[ids]), sampling.typical_p)]
         if sampling.top_p < 1:
-            ids = ids[: top_p_count(log_softmax(scores[ids]), sampling.top_p)]
+            ids = ids[nucleus(scores[ids], sampling.top_p)]
         if sampling.min_p > 0:
-            ids = ids[: min_p_count(log_softmax(scores[ids]), sampling.min_p)]
+            ids = ids[near_best(scores[ids], sampling.min_p)]
         left = scores[ids]
         with np.errstate(over="ignore"):  # a tiny temperature may push the unlikely ones to -inf
             cumulative = np.cumsum(np.exp((left - left.max()) / sampling.temperature))

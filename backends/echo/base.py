@@ -58,7 +58,7 @@ class EchoBase(Engine):
         trained = 4096
         context = request.context_tokens or trained
         kv = request.kv_tokens or request.running_lanes * context
-        abilities = ["logit_bias", "logprobs", "mask", "prompt_logprobs"] + [
+        abilities = ["cache_salt", "logit_bias", "logprobs", "mask", "prompt_logprobs"] + [
             "embeddings"
         ] * request.embeddings
         return EngineInfo(
@@ -77,6 +77,7 @@ class EchoBase(Engine):
             generation_defaults={"temperature": 0.0},
             prefix=self.options.prefix,
             shares_kv=self.options.prefix == "tokens" and self.options.shares_kv,
+            draftable=self.options.prefix == "tokens",
             capabilities=frozenset(abilities),
             engine="echo",
             description="repeats the prompt",

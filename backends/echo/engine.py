@@ -8,6 +8,8 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from backends.contract import (
     EngineError,
     EngineInfo,
@@ -115,7 +117,8 @@ class EchoEngine(EchoBase, StepEngine):
             raise EngineError(
                 f"lane {lane} holds {len(held.context)} tokens, so {start} to {stop} cannot be saved"
             )
-        if self.info.prefix != "tokens":
+        is_whole = (start, stop) == (0, len(held.context))
+        if self.info.prefix == "none" or (self.info.prefix == "tip" and not is_whole):
             return None
         return memoryview(array("i", held.context.tokens[start:stop]))
 
@@ -125,6 +128,8 @@ class EchoEngine(EchoBase, StepEngine):
             raise EngineError(
                 f"lane {lane} holds {len(held.context)} tokens; this state goes on from {start}"
             )
+        if self.info.prefix == "tip" and start:
+            raise EngineError(f"lane {lane} holds {start} tokens; a whole state needs an empty lane")
         tokens = state.tolist()
         if len(tokens) > self._pool.num_free:
             return False
@@ -158,8 +163,8 @@ class EchoEngine(EchoBase, StepEngine):
                 raise EngineError(
                     f"{where} would hold {held + size} tokens; the context is {self.info.context_tokens}"
                 )
-            if row.drafts:
-                raise EngineError(f"{where} has drafts, but echo is not draftable")
+            if row.drafts and not self.info.draftable:
+                raise EngineError(f"{where} has drafts, but this engine is not draftable")
             if not 0 <= min(row.tokens) <= max(row.tokens) < ByteTokenizer.VOCABULARY:
                 raise EngineError(f"{where} has a token outside the vocabulary of {ByteTokenizer.VOCABULARY}")
 
@@ -169,8 +174,9 @@ class EchoEngine(EchoBase, StepEngine):
             return ResultRow(seq=row.seq, error=f"echo has no adapters, so it cannot run {row.adapter!r}")
         lane.cells += self._pool.take(len(row.tokens))
         given: tuple[TokenLogprobs, ...] = ()
+        known = len(row.tokens) - row.drafts
         if row.prompt_logprobs is None:
-            lane.context.extend(row.tokens)
+            lane.context.extend(row.tokens[:known])
         else:
             given = self._prompt_logprobs(lane.context, row, top=row.prompt_logprobs)
         error = self.options.fail.strike(lane.context, sampler.num_drawn)
@@ -179,9 +185,24 @@ class EchoEngine(EchoBase, StepEngine):
         if not row.sample:
             return ResultRow(seq=row.seq, prompt_logprobs=given)
         try:
-            return self._sample(lane.context, sampler, row, given)
+            return self._verify(lane.context, sampler, row, given)
         except EngineError as cause:
             return ResultRow(seq=row.seq, error=str(cause))
+
+    def _verify(
+        self, context: Context, sampler: Sampler, row: PlanRow, given: tuple[TokenLogprobs, ...]
+    ) -> ResultRow:
+        """Draw, and go on drawing as long as what is drawn was drafted. The lane holds all drafts afterwards."""
+        drafts = row.tokens[len(row.tokens) - row.drafts :]
+        got = self._sample(context, sampler, row, given)
+        for ahead, draft in enumerate(drafts, start=1):
+            context.extend((draft,))
+            if len(got.tokens) == ahead and got.tokens[-1] == draft:
+                more = self._sample(context, sampler, row, ())
+                got = msgspec.structs.replace(
+                    got, tokens=got.tokens + more.tokens, logprobs=got.logprobs + more.logprobs
+                )
+        return got
 
     def _prompt_logprobs(self, context: Context, row: PlanRow, *, top: int) -> tuple[TokenLogprobs, ...]:
         given = []

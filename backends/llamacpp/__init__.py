@@ -19,6 +19,7 @@ SPEC = BackendSpec(
     name="llamacpp",
     aliases=("llama", "llama-cpp", "llama.cpp", "go-llama"),
     engine="backends.llamacpp.engine:LlamaCppEngine",
+    probe="backends.llamacpp.probe:probe",
     options=OPTIONS,
     claims=claims,
     summary="GGUF models on llama.cpp, on CPUs and, where llama-cpp-python was built for one, GPUs.",

@@ -16,11 +16,12 @@ Piece = tuple[int, int, Sequence[int]]
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """Where a row's results are: `last`, the batch index of its last token, the output rows `first` to
-    `first + prompt` for prompt log-probabilities, and `sampled`, the output row to draw from."""
+    """Where a row's results are: `drawn`, the batch index of the token to draw after, the output rows `first` to
+    `first + prompt` for prompt log-probabilities, and `sampled`, the output row to draw from. Those of the row's
+    drafts follow both."""
 
     row: PlanRow
-    last: int
+    drawn: int
     first: int
     prompt: int
     sampled: int
@@ -61,11 +62,18 @@ class Batch:
             # The prompt's last token has log-probabilities to give only if it has a successor.
             prompt = 0 if row.prompt_logprobs is None else count - (row.next_token is None)
             own = [1] * prompt + [0] * (count - prompt)
-            own[-1] |= row.sample
+            if row.sample:
+                own[-1 - row.drafts :] = [1] * (1 + row.drafts)
             flags += own
-            outputs = prompt + (row.sample and prompt < count)
+            outputs = sum(own)
             placed.append(
-                Placed(row=row, last=len(flags) - 1, first=first, prompt=prompt, sampled=first + outputs - 1)
+                Placed(
+                    row=row,
+                    drawn=len(flags) - 1 - row.drafts,
+                    first=first,
+                    prompt=prompt,
+                    sampled=first + outputs - 1 - row.drafts,
+                )
             )
             first += outputs
         pieces: list[Piece] = [(row.lane, row.start, row.tokens) for row in rows]

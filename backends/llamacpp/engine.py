@@ -8,7 +8,7 @@ import ctypes
 import mmap
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from llama_cpp import llama_cpp as ll
@@ -114,8 +114,9 @@ class LlamaCppEngine(StepEngine):
             chat_template=self._vocabulary.chat_template(),
             special_tokens=self._vocabulary.special_texts(),
             generation_defaults=header.generation_defaults(),
-            prefix="tokens" if can_cut else "none",
+            prefix=self._prefix(can_cut),
             shares_kv=can_cut,
+            draftable=can_cut,
             capabilities=self._capabilities(),
             engine=engine_version(),
             description=header.description(),
@@ -152,6 +153,12 @@ class LlamaCppEngine(StepEngine):
             return False
         return bool(ll.llama_model_n_swa(model) == 0 or options.get("swa_full", True))
 
+    def _prefix(self, can_cut: bool) -> Literal["tokens", "tip", "none"]:
+        """What cannot be cut can still be copied whole."""
+        if not self._memory:
+            return "none"
+        return "tokens" if can_cut else "tip"
+
     def _capabilities(self) -> frozenset[str]:
         generates = ("logit_bias", "logprobs", "mask", "prompt_logprobs") if self._memory else ()
         return frozenset(generates) | ({"embeddings"} if self._embedder else set())
@@ -177,6 +184,9 @@ class LlamaCppEngine(StepEngine):
 
     def token_bytes(self, token: int, *, special: bool = False) -> bytes:
         return self._vocabulary.token_bytes(token, special=special)
+
+    def framed(self, tokens: Sequence[int]) -> list[int]:
+        return self._vocabulary.framed(tokens)
 
     def embed(self, batch: Sequence[Sequence[int]]) -> list[list[float]]:
         if self._embedder is None:
@@ -242,7 +252,7 @@ class LlamaCppEngine(StepEngine):
                 return self._compute_together(rows)
         if not has_room:
             return None
-        outputs = max(place.sampled for place in placed) + 1
+        outputs = max(place.sampled + place.row.drafts for place in placed) + 1
         if not outputs:
             return {row.seq: ResultRow(seq=row.seq) for row in rows}
         logits = self._logits.view(ll.llama_get_logits(self._context), outputs)
@@ -265,8 +275,10 @@ class LlamaCppEngine(StepEngine):
             return "this model makes embeddings only; it cannot generate text"
         if row.adapter is not None:
             return "llamacpp does not serve adapters yet"
-        if row.drafts:
-            return "llamacpp does not verify drafts"
+        if row.drafts and not self.info.draftable:
+            return "this model's state cannot be cut, so its drafts cannot be verified"
+        if row.drafts and (row.mask is not None or row.prompt_logprobs is not None):
+            return "drafts go with neither a mask nor log-probabilities of the prompt"
         if not row.tokens or row.start + len(row.tokens) > self.info.kv_tokens:
             end = row.start + len(row.tokens)
             return f"tokens {row.start} to {end} do not fit a pool of {self.info.kv_tokens}"
@@ -287,21 +299,28 @@ class LlamaCppEngine(StepEngine):
         prompt_logprobs = self._prompt_logprobs(place, logits) if place.prompt else ()
         if not row.sample:
             return ResultRow(seq=row.seq, prompt_logprobs=prompt_logprobs)
-        own, sampler = logits[place.sampled], self._samplers[row.seq]
-        distribution = None if row.logprobs is None else Distribution(own, row.logprobs)
-        if row.mask is not None and not allow_only(own, row.mask):
-            return ResultRow(seq=row.seq, error="the grammar allows no token here")
-        token = sampler.draw(self._context, place.last, own)
-        # False for NaN too, which a broken model computes.
-        if not own[token] > -np.inf or sampler.bans(token):
-            return ResultRow(
-                seq=row.seq, error="no token is left to draw: mask, bias or the model rule out all"
-            )
+        tokens: list[int] = []
+        logprobs: list[TokenLogprobs] = []
+        drafts = row.tokens[len(row.tokens) - row.drafts :]
+        # A draft that was drawn anyway makes the position behind it one of this sequence too.
+        for ahead, draft in enumerate((*drafts, None)):
+            own, sampler = logits[place.sampled + ahead], self._samplers[row.seq]
+            distribution = None if row.logprobs is None else Distribution(own, row.logprobs)
+            if row.mask is not None and not allow_only(own, row.mask):
+                return ResultRow(seq=row.seq, error="the grammar allows no token here")
+            token = sampler.draw(self._context, place.drawn + ahead, own)
+            # False for NaN too, which a broken model computes.
+            if not own[token] > -np.inf or sampler.bans(token):
+                return ResultRow(
+                    seq=row.seq, error="no token is left to draw: mask, bias or the model rule out all"
+                )
+            tokens.append(token)
+            if distribution is not None:
+                logprobs.append(distribution.of(token))
+            if token != draft:
+                break
         return ResultRow(
-            seq=row.seq,
-            tokens=(token,),
-            logprobs=() if distribution is None else (distribution.of(token),),
-            prompt_logprobs=prompt_logprobs,
+            seq=row.seq, tokens=tuple(tokens), logprobs=tuple(logprobs), prompt_logprobs=prompt_logprobs
         )
 
     def _prompt_logprobs(self, place: Placed, logits: Logits) -> tuple[TokenLogprobs, ...]:
@@ -325,36 +344,46 @@ class LlamaCppEngine(StepEngine):
     def fork(self, source: int, target: int, keep: int) -> bool:
         if self._held(target):
             raise EngineError(f"lane {target} is not empty; truncate it before forking into it")
-        if self.info.prefix != "tokens" or keep > self._held(source):
+        held = self._held(source)
+        if keep > held or (self.info.prefix != "tokens" and keep != held):
             return False
-        ll.llama_memory_seq_cp(self._memory, source, target, 0, keep)
+        stop = keep if keep < held else -1  # a state that cannot be cut can be copied to its end
+        ll.llama_memory_seq_cp(self._memory, source, target, 0, stop)
         return True
 
     def save(self, lane: int, start: int, stop: int) -> memoryview | None:
-        if self.info.prefix != "tokens" or not 0 <= start < stop <= self._held(lane):
+        held = self._held(lane)
+        if not 0 <= start < stop <= held:
             return None
+        if self.info.prefix != "tokens":
+            return self._state_of(lane) if (start, stop) == (0, held) else None
         # llama.cpp saves whole sequences: a spare one gets just the wanted part.
         spare = self.info.lanes
         ll.llama_memory_seq_cp(self._memory, lane, spare, start, stop)
         try:
-            size = ll.llama_state_seq_get_size(self._context, spare)
-            # Pages of its own: what is forgotten goes back to the system at once, which a heap would keep.
-            state: NDArray[np.uint8] = np.frombuffer(mmap.mmap(-1, size, PRIVATE), np.uint8)
-            written = ll.llama_state_seq_get_data(self._context, _bytes_at(state), size, spare)
+            return self._state_of(spare)
         finally:
             ll.llama_memory_seq_rm(self._memory, spare, -1, -1)
-        return state.data if written == size else None
 
     def restore(self, lane: int, start: int, state: memoryview) -> bool:
         if self._held(lane) != start:
             raise EngineError(f"lane {lane} holds {self._held(lane)} tokens; this state goes on from {start}")
-        spare = self.info.lanes
+        # Reading a state replaces what the sequence holds.
+        target = self.info.lanes if self.info.prefix == "tokens" else lane
         data = np.frombuffer(state, np.uint8)
         with log_bridge().record():  # no room is said with an error that is none here
-            read = ll.llama_state_seq_set_data(self._context, _bytes_at(data), data.size, spare)
-        ll.llama_memory_seq_cp(self._memory, spare, lane, -1, -1)
-        ll.llama_memory_seq_rm(self._memory, spare, -1, -1)
+            read = ll.llama_state_seq_set_data(self._context, _bytes_at(data), data.size, target)
+        if target != lane:
+            ll.llama_memory_seq_cp(self._memory, target, lane, -1, -1)
+            ll.llama_memory_seq_rm(self._memory, target, -1, -1)
         return bool(read == data.size)
+
+    def _state_of(self, sequence: int) -> memoryview | None:
+        size = ll.llama_state_seq_get_size(self._context, sequence)
+        # Pages of its own: what is forgotten goes back to the system at once, which a heap would keep.
+        state: NDArray[np.uint8] = np.frombuffer(mmap.mmap(-1, size, PRIVATE), np.uint8)
+        written = ll.llama_state_seq_get_data(self._context, _bytes_at(state), size, sequence)
+        return state.data if written == size else None
 
     def _held(self, lane: int) -> int:
         if not 0 <= lane < self.info.lanes:

@@ -10,6 +10,7 @@ from typing import Any
 from llama_cpp import llama_cpp as ll
 
 from backends.contract import LoadError, Progress
+from backends.llamacpp.devices import check_main_gpu, count_gpus
 from backends.llamacpp.embedding import Pooling
 from backends.llamacpp.logs import last_errors, log_bridge
 from backends.llamacpp.memory import ModelShape
@@ -59,6 +60,7 @@ def _check_magic(path: Path, magic: bytes) -> None:
 def load_model(path: Path, options: Mapping[str, Any], progress: Progress, *, device: str = "auto") -> Any:
     """A `llama_model` pointer, to be freed by the caller. Raises LoadError, or what `progress` raised."""
     params = model_params(options, device=device)
+    check_main_gpu(options.get("main_gpu"), there=0 if device == "cpu" else count_gpus())
     raised: list[BaseException] = []
 
     def report(share: float, _user_data: object) -> bool:

@@ -1,13 +1,13 @@
 """From a load request's options to llama.cpp's parameter structs. The option names are in `options.py`."""
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llama_cpp import llama_cpp as ll
 
 from backends.contract import LoadError, LoadRequest
+from backends.gpus import gpu_number
 
 DEFAULT_UBATCH_TOKENS = 512
 SPARE_SEQUENCES = 1
@@ -33,11 +33,11 @@ def model_params(options: Options, *, device: str = "auto") -> Any:
     "gpu" and there is none."""
     params = ll.llama_model_default_params()
     layers = options.get("gpu_layers")
-    main_gpu = None if device == "cpu" else _main_gpu(options.get("main_gpu"))
+    main_gpu = None if device == "cpu" else gpu_number(options.get("main_gpu"))
     if device == "gpu" and not ll.llama_supports_gpu_offload():
         raise LoadError(
-            "instance_group.kind is gpu, but llama.cpp sees no GPU here; install a llama-cpp-python built for yours, "
-            "or set kind to auto or cpu"
+            "instance_group asks for a GPU, but llama.cpp sees none here; install a llama-cpp-python built for yours, "
+            "or take `gpus` and `kind: gpu` out"
         )
     if layers and not ll.llama_supports_gpu_offload():
         logging.getLogger(__name__).warning(
@@ -63,19 +63,6 @@ def model_params(options: Options, *, device: str = "auto") -> Any:
         params.tensor_split = _tensor_split(options["tensor_split"])
     params.load_mode = _load_mode(options)
     return params
-
-
-def _main_gpu(value: object) -> int | None:
-    """The device's number; None for the CPU. 2, "2", "cuda:2" and "gpu2" all mean the third."""
-    text = str(0 if value in (None, "") else value).strip().lower()
-    if text == "cpu":
-        return None
-    match = re.fullmatch(r"(?:[a-z]+:?)?(\d+)", text)
-    if match is None:
-        raise LoadError(
-            f'main_gpu: {value!r} names no device; write its number, for example 0 or "cuda:0", or "cpu"'
-        )
-    return int(match[1])
 
 
 def _tensor_split(value: str | Sequence[float]) -> Any:

@@ -23,7 +23,7 @@ NO_TOKENIZER = "the tokenizer is on the other server"
 
 
 class TritonEngine(StreamEngine):
-    """Passes every request on at once: which of them wait is decided there."""
+    """Passes on as many requests at once as it has lanes; whether they wait there too is decided there."""
 
     def load(self, request: LoadRequest, progress: Progress) -> EngineInfo:
         options = Options.read(request.options)

@@ -66,7 +66,8 @@ class Remote:
         self._channel: grpc.aio.Channel | None = None
 
     def describe(self) -> Description:
-        """Ask what the model is. Raises LoadError where the server or the model is not there."""
+        """Ask what the model is. Raises UnavailableError where the server or the model is not there now, LoadError
+        where they refuse."""
         options = self._options
         with self._connect() as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -80,9 +81,10 @@ class Remote:
                     pb.ModelConfigRequest(name=self.model, version=options.version), **given
                 ).config
             except grpc.RpcError as error:
-                raise LoadError(
+                words = (
                     f"the server at {options.endpoint} cannot serve model {self.model!r}: {_details(error)}"
-                ) from error
+                )
+                raise _not_described(error, words) from error
         return Description(
             declared(metadata.inputs),
             frozenset(output.name for output in metadata.outputs),
@@ -100,8 +102,9 @@ class Remote:
             )
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise LoadError(f"the server at {options.endpoint} answers: {_details(error)}") from error
-            raise LoadError(
+                words = f"the server at {options.endpoint} answers: {_details(error)}"
+                raise _not_described(error, words) from error
+            raise UnavailableError(
                 f"no server answers at {options.endpoint} within {options.connect_timeout_s:g} s; start it, or "
                 "correct `endpoint`, which must name a gRPC port"
             ) from error
@@ -163,6 +166,11 @@ class Remote:
 
 async def _only(request: pb.ModelInferRequest) -> AsyncIterator[pb.ModelInferRequest]:
     yield request
+
+
+def _not_described(error: Any, words: str) -> EngineError:
+    may_pass = error.code() in BUSY or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    return UnavailableError(words) if may_pass else LoadError(words)
 
 
 def _details(error: Any) -> str:

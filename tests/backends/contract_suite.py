@@ -3,6 +3,7 @@
 `test_contract.py` runs them, and those of `contract_streams.py`, over its tables of engines.
 """
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from backends.contract import (
+    EngineError,
     EngineInfo,
     ResultRow,
     Sampling,
@@ -142,6 +144,21 @@ def test_a_state_saved_in_parts_and_restored_elsewhere_answers_as_a_computed_one
     for (start, _), state in zip(parts, states, strict=True):
         assert state is not None and engine.restore(3, start, state)
     target = driver.start(prompt, 3, sampling=HOT, computed=keep)
+    assert driver.run(target, n=12) == [fresh]
+
+
+def test_a_whole_state_restored_elsewhere_answers_as_a_computed_one(load: Load) -> None:
+    engine = load()
+    prompt = prompts_of(engine)[0]
+    fresh = run(engine, [prompt], n=12, sampling=HOT)[0]
+    driver = Driver(engine)
+    driver.step(driver.start(prompt[:-1], 0))
+    state = engine.save(0, 0, len(prompt) - 1)
+    if state is None:
+        return  # a lane that cannot be taken out leaves only when it is dropped
+    engine.truncate(0, 0)
+    assert engine.restore(3, 0, state)
+    target = driver.start(prompt, 3, sampling=HOT, computed=len(prompt) - 1)
     assert driver.run(target, n=12) == [fresh]
 
 
@@ -367,6 +384,33 @@ def test_prompt_logprobs_agree_with_those_of_drawn_tokens(load: Load) -> None:
     (again,) = driver.step(read, prompt_logprobs=3)
     assert again.prompt_logprobs[-1].token == row.tokens[0]
     assert again.prompt_logprobs[-1].logprob == pytest.approx(row.logprobs[0].logprob, abs=CLOSE)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, HOT, Sampling(temperature=1.0, seed=3, repeat_penalty=1.3)])
+def test_drafts_change_nothing_but_the_number_of_steps(load: Load, sampling: Sampling) -> None:
+    engine = load()
+    prompt = prompts_of(engine)[0]
+    fresh = run(engine, [prompt], n=12, sampling=sampling)[0]
+    driver = Driver(engine)
+    running = driver.start(prompt, 0, sampling=sampling)
+    driver.step(running)
+    right, wrong = fresh[1:5], [fresh[6], (fresh[7] + 1) % engine.info.vocabulary, fresh[8]]
+    fields = {"sample": True, "logprobs": 1, "next_token": None}
+    if not engine.info.draftable:
+        rejected = running.row(tokens=[fresh[0], *right], drafts=4, **fields)
+        with contextlib.suppress(EngineError):
+            assert driver.try_step(rejected).rows[0].error
+        return
+    for drafts in (right, wrong):
+        row = running.row(tokens=[running.tokens[-1], *drafts], drafts=len(drafts), **fields)
+        (got,) = driver.try_step(row).rows
+        running.tokens += got.tokens
+        running.computed = len(running.tokens) - 1
+        assert engine.truncate(0, running.computed) == running.computed
+        assert [one.token for one in got.logprobs] == list(got.tokens)
+    # All four and one more, then the first of three and what was drawn instead of the second.
+    assert running.output == fresh[: 1 + 5 + 2]
+    assert driver.run(running, n=12) == [fresh]
 
 
 def test_a_step_that_does_not_fit_changes_nothing(load: Load) -> None:

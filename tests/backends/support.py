@@ -66,10 +66,8 @@ class Running:
         missing = self.tokens[self.computed :][:chunk]
         caught_up = self.computed + len(missing) == len(self.tokens)
         following = None if caught_up else self.tokens[self.computed + len(missing)]
-        defaults = {"sample": caught_up, "next_token": following}
-        return PlanRow(
-            seq=self.seq, lane=self.lane, start=self.computed, tokens=missing, **{**defaults, **fields}
-        )
+        defaults = {"tokens": missing, "sample": caught_up, "next_token": following}
+        return PlanRow(seq=self.seq, lane=self.lane, start=self.computed, **{**defaults, **fields})
 
 
 class Driver:

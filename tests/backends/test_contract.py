@@ -34,12 +34,16 @@ class Case(msgspec.Struct, frozen=True):
 
 # llama.cpp's fused attention computes in F16, which shows when a prompt comes in other pieces.
 EXACT = {"cache_type_k": "f32", "cache_type_v": "f32", "flash_attention": "off"}
-STEP_ENGINES = (Case("echo"), Case("llamacpp", str(DEMO), EXACT))
+STEP_ENGINES = (
+    Case("echo"),
+    Case("echo", options={"prefix": "tip"}),
+    Case("llamacpp", str(DEMO), EXACT),
+)
 STREAM_ENGINES = (Case("echo-stream"),)
 
 
 def name_of(case: Case) -> str:
-    return case.backend
+    return "-".join([case.backend, *([case.options["prefix"]] if "prefix" in case.options else [])])
 
 
 @pytest.fixture(params=STEP_ENGINES, ids=name_of)

@@ -143,7 +143,6 @@ def test_requests_are_greedy_unless_they_say_otherwise() -> None:
         ({"tokens": (65,) * 31}, "31 tokens; the context is 30"),
         ({"tokens": (260,)}, "outside the vocabulary"),
         ({"tokens": (-1,)}, "outside the vocabulary"),
-        ({"drafts": 1}, "not draftable"),
     ],
 )
 def test_a_row_that_breaks_the_contract_is_named(fields: dict[str, Any], message: str) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from backends.registry import BackendBrokenError, BackendError, BackendNotFoundError, Registry
+from backends.contract import BackendSpec, PlainClaims
+from backends.registry import BackendBrokenError, BackendError, BackendNotFoundError, Elsewhere, Registry
 
 GOOD = """
 from backends.contract import BackendSpec
@@ -39,7 +40,7 @@ def good(plugins: Path, name: str) -> EntryPoint:
 
 def test_built_in_backends_are_known_without_entry_points() -> None:
     registry = Registry(())
-    assert registry.names() == ("llamacpp", "echo", "echo-stream", "triton")
+    assert registry.names() == tuple(Registry.BUILT_IN)
     assert [registry.get(name).name for name in registry.names()] == list(registry.names())
     assert registry.broken() == {}
 
@@ -97,6 +98,11 @@ def test_a_plugin_is_imported_once(plugins: Path) -> None:
         (GOOD.format(name="bad"), "NUMBER", "a int, not a BackendSpec"),
         (GOOD.format(name="bad"), "MISSING", "AttributeError"),
         (GOOD.format(name="other"), "SPEC", "calls itself 'other', not 'bad'"),
+        (
+            GOOD.format(name="bad") + "SPEC.options['properties'] = 5",
+            "SPEC",
+            "are no JSON Schema of an object",
+        ),
     ],
 )
 def test_a_broken_plugin_breaks_only_itself(plugins: Path, source: str, attribute: str, reason: str) -> None:
@@ -107,7 +113,7 @@ def test_a_broken_plugin_breaks_only_itself(plugins: Path, source: str, attribut
     assert reason in caught.value.reason
     assert reason in registry.broken()["bad"]
     assert registry.get("orca-alias").name == "orca"
-    assert [spec.name for spec in registry.specs()] == ["llamacpp", "echo", "echo-stream", "triton", "orca"]
+    assert [spec.name for spec in registry.specs()] == [*Registry.BUILT_IN, "orca"]
 
 
 def test_a_taken_name_is_reported_and_the_first_owner_keeps_it(plugins: Path) -> None:
@@ -123,8 +129,63 @@ def test_an_unknown_name_brings_close_ones(plugins: Path) -> None:
         registry.get("orca-alia")
     assert caught.value.close[0] == "orca-alias"
     assert isinstance(caught.value, BackendError)
-    with pytest.raises(BackendNotFoundError, match="there are llamacpp, echo"):
+    with pytest.raises(BackendNotFoundError, match="there are llamacpp, transformers"):
         registry.get("zzz")
+
+
+def foreign(name: str, engine: str = "elsewhere:Engine") -> BackendSpec:
+    return BackendSpec(
+        name=name, engine=engine, claims=PlainClaims(names=(name,)), aliases=(f"{name}-alias",)
+    )
+
+
+def test_a_plugin_of_another_environment_is_found_by_name_and_alias() -> None:
+    registry = Registry((), elsewhere=[Elsewhere("environment sea", (foreign("orca"),))])
+    assert registry.names() == (*Registry.BUILT_IN, "orca")
+    assert registry.get("orca") is registry.get("orca-alias") is registry.specs()[-1]
+    assert registry.broken() == {}
+
+
+def test_a_plugin_that_is_broken_elsewhere_says_so_to_whoever_names_it() -> None:
+    registry = Registry(
+        (), elsewhere=[Elsewhere("environment sea", broken={"orca": "ImportError: no water"})]
+    )
+    assert registry.broken() == {"orca": "ImportError: no water"}
+    with pytest.raises(BackendBrokenError, match="'orca' is broken: ImportError: no water"):
+        registry.get("orca")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "broken"),
+    [
+        (foreign("orca"), foreign("orca"), {}),
+        (foreign("orca"), foreign("orca", "other:Engine"), {"orca (b)": "the name is taken by a"}),
+        (foreign("orca"), foreign("echo"), {"echo (b)": "the name is taken by backends.echo:SPEC"}),
+    ],
+)
+def test_a_name_that_two_environments_have_belongs_to_the_first(
+    first: BackendSpec, second: BackendSpec, broken: dict[str, str]
+) -> None:
+    registry = Registry((), elsewhere=[Elsewhere("a", (first,)), Elsewhere("b", (second,))])
+    assert registry.get("orca") is first
+    assert registry.get("echo").engine == "backends.echo.engine:EchoEngine"
+    assert registry.broken() == broken
+
+
+def test_a_plugin_that_works_in_one_environment_is_not_broken_by_another() -> None:
+    registry = Registry(
+        (), elsewhere=[Elsewhere("a", broken={"orca": "x"}), Elsewhere("b", (foreign("orca"),))]
+    )
+    assert registry.get("orca").name == "orca"
+    assert registry.broken() == {}
+
+
+def test_a_plugin_beside_the_server_comes_before_one_elsewhere(plugins: Path) -> None:
+    registry = Registry(
+        [good(plugins, "orca")], elsewhere=[Elsewhere("a", (foreign("orca"),), {"orca": "x"})]
+    )
+    assert registry.get("orca").engine == "nowhere:Engine"
+    assert registry.broken() == {}
 
 
 def test_built_in_specs_import_no_engine() -> None:

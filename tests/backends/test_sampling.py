@@ -14,7 +14,8 @@ from backends.sampling import (
     Sampler,
     descending,
     log_softmax,
-    min_p_count,
+    near_best,
+    nucleus,
     pack_mask,
     token_logprobs,
     top_p_count,
@@ -64,12 +65,20 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p(logits: NDArray[np.float64]
 
 @given(rows, shares)
 def test_min_p_keeps_exactly_those_near_the_best(logits: NDArray[np.float64], min_p: float) -> None:
-    values = log_softmax(np.sort(logits)[::-1])
-    count = min_p_count(values, min_p)
-    relative = np.exp(values - values[0])
-    assert count >= 1
-    assert (relative[1:count] >= min_p).all()
-    assert (relative[count:] < min_p).all()
+    kept = near_best(logits, min_p).tolist()
+    relative = np.exp(logits - logits.max())
+    assert sorted(kept) == np.flatnonzero(relative >= min_p).tolist()
+    assert kept == [index for index in descending(logits).tolist() if index in kept]
+
+
+@pytest.mark.parametrize("size", [7, 511, 512, 513, 5000])
+@pytest.mark.parametrize("spread", [0.01, 1.0, 8.0])
+@pytest.mark.parametrize("top_p", [0.01, 0.5, 0.9, 0.999999])
+def test_a_nucleus_is_what_sorting_everything_finds(size: int, spread: float, top_p: float) -> None:
+    logits = (np.random.default_rng(size).normal(size=size) * spread).round(2)
+    sorted_all = descending(logits)
+    count = top_p_count(log_softmax(logits)[sorted_all], top_p)
+    assert nucleus(logits, top_p).tolist() == sorted_all[:count].tolist()
 
 
 @given(rows, shares)

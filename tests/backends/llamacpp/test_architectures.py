@@ -9,8 +9,11 @@ import pytest
 
 from backends.contract import EngineError, PlanRow, StepPlan
 from backends.llamacpp.engine import LlamaCppEngine
+from runner.wire.messages import SchedulerLimits
+from runner.worker.scheduler import Scheduler
 from tests.backends.gguf_builder import LAYERS, WIDTH, Builder, write_bert
 from tests.backends.support import GREEDY, Driver, run, run_greedy
+from tests.support import make_sequence, run_to_end
 
 Load = Callable[..., LlamaCppEngine]
 Write = Callable[..., Path]
@@ -21,6 +24,12 @@ PROMPTS = [[5, 80, 33, 9], [17] * 40, [*range(60, 90)]]
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bert(tmp_path_factory.mktemp("bert") / "bert.gguf")
+
+
+@pytest.fixture
+def forgetful(write_gguf: Write) -> Path:
+    """Attends to the last 16 tokens only."""
+    return write_gguf(general__architecture="gemma2", gemma2__attention__sliding_window=16, scale=8.0)
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +65,55 @@ def mamba(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_recurrent_model_batches_but_cannot_be_cut(load: Load, mamba: Path) -> None:
     engine = load(weights=mamba)
-    assert (engine.info.prefix, engine.info.shares_kv) == ("none", False)
+    assert (engine.info.prefix, engine.info.shares_kv) == ("tip", False)
     alone = [run_greedy(engine, [prompt], 12)[0] for prompt in PROMPTS]
     assert run_greedy(engine, PROMPTS, 12) == alone
     assert run(engine, PROMPTS, n=12, chunk=3) == alone
     driver = Driver(engine)
     running = driver.start(PROMPTS[0], 0)
     driver.step(running)
-    assert not engine.fork(0, 1, 4)
+    assert not engine.fork(0, 1, 3)
+    assert engine.save(0, 0, 3) is None and engine.save(0, 1, 4) is None
     assert engine.truncate(0, 4) == 4
     assert engine.truncate(0, 2) == 0
     driver.finish(running)
     assert run_greedy(engine, PROMPTS[:1], 12) == alone[:1]
+
+
+def test_states_that_cannot_be_cut_are_copied_whole(load: Load, mamba: Path, forgetful: Path) -> None:
+    for weights, options in ((mamba, {}), (forgetful, {"swa_full": False})):
+        engine = load(weights=weights, options=options)
+        assert engine.info.prefix == "tip"
+        fresh = run_greedy(engine, PROMPTS[1:2], 12)[0]
+        driver = Driver(engine)
+        source = driver.start(PROMPTS[1], 0)
+        driver.run(source, n=5)
+        held, text = source.computed, source.tokens
+        assert engine.fork(0, 3, held)
+        state = engine.save(0, 0, held)
+        assert state is not None
+        driver.run(source, n=12)
+        driver.finish(source)
+        assert engine.restore(5, 0, state)
+        copies = [driver.start(text[: held + 1], lane, computed=held) for lane in (3, 5)]
+        assert [[*fresh[:5], *output] for output in driver.run(*copies, n=7)] == [fresh, fresh]
+        driver.finish(*copies)
+
+
+def test_the_next_turn_of_a_chat_goes_on_from_the_state_behind_the_last(load: Load, mamba: Path) -> None:
+    engine = load(weights=mamba)
+    limits = SchedulerLimits(max_lanes=4, max_batch_tokens=64, offload_bytes=10_000_000)
+    scheduler = Scheduler(engine, engine.info, limits)
+    scheduler.engine = engine  # type: ignore[attr-defined]
+    first = make_sequence(1, PROMPTS[1])
+    scheduler.add(first)
+    run_to_end(scheduler)
+    question = [*first.tokens, *PROMPTS[0]]
+    second = make_sequence(2, question)
+    scheduler.add(second)
+    answer = run_to_end(scheduler)[2]
+    assert second.cached_tokens == first.num_tokens - 1
+    assert answer == run_greedy(engine, [question], 8)[0]
 
 
 def test_an_encoder_embeds_and_does_not_generate(load: Load, bert: Path) -> None:
@@ -96,11 +142,10 @@ def test_an_encoder_pools_as_llama_cpp_does(load: Load, bert: Path) -> None:
     alone.close()
 
 
-def test_a_sliding_window_is_kept_whole_unless_told_otherwise(load: Load, write_gguf: Write) -> None:
-    weights = write_gguf(general__architecture="gemma2", gemma2__attention__sliding_window=16, scale=8.0)
-    whole = load(weights=weights)
-    small = load(weights=weights, options={"swa_full": False})
-    assert (whole.info.prefix, small.info.prefix) == ("tokens", "none")
+def test_a_sliding_window_is_kept_whole_unless_told_otherwise(load: Load, forgetful: Path) -> None:
+    whole = load(weights=forgetful)
+    small = load(weights=forgetful, options={"swa_full": False})
+    assert (whole.info.prefix, small.info.prefix) == ("tokens", "tip")
     outputs = run_greedy(whole, PROMPTS, 12)
     assert run_greedy(small, PROMPTS, 12) == outputs
     driver = Driver(whole)

@@ -131,7 +131,7 @@ def test_a_row_that_cannot_be_computed_fails_alone(engine: LlamaCppEngine) -> No
         ({"tokens": []}, "do not fit a pool of 1024"),
         ({"start": 1023, "tokens": [1, 2]}, "do not fit a pool of 1024"),
         ({"adapter": "x"}, "adapters"),
-        ({"drafts": 1}, "drafts"),
+        ({"drafts": 1, "mask": b"\xff" * 36}, "drafts"),
     ]
     expected = run_greedy(engine, [[1, 2, 3]], 1)[0]
     for seq in range(7):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from backends.contract import LoadError, LoadRequest
+from backends.llamacpp.devices import check_main_gpu
 from backends.llamacpp.engine import LlamaCppEngine
 from backends.llamacpp.logs import CONTINUED, ERROR, INFO, WARN, last_errors, log_bridge
 
@@ -119,6 +120,33 @@ def test_loading_warns_of_nothing(load: Load, caplog: pytest.LogCaptureFixture) 
         load(embeddings=True, kv_tokens=2048)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert any("n_ctx" in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize("named", [99, "99", "cuda:99"])
+def test_a_gpu_that_is_not_there_is_refused(load: Load, named: object) -> None:
+    with pytest.raises(LoadError, match="main_gpu: there is no GPU 99"):
+        load(options={"main_gpu": named})
+
+
+@pytest.mark.parametrize(
+    ("value", "there", "is_refused"),
+    [
+        (None, 0, False),
+        (0, 0, False),
+        ("0", 0, False),
+        ("cpu", 0, False),
+        ("cuda:0", 0, True),
+        ("cuda:0", 1, False),
+        (1, 1, True),
+        (1, 2, False),
+    ],
+)
+def test_a_gpu_is_named_by_whoever_writes_more_than_0(value: object, there: int, is_refused: bool) -> None:
+    if is_refused:
+        with pytest.raises(LoadError, match="there is no GPU"):
+            check_main_gpu(value, there=there)
+    else:
+        check_main_gpu(value, there=there)
 
 
 def test_asking_for_a_gpu_without_one_warns(load: Load, caplog: pytest.LogCaptureFixture) -> None:

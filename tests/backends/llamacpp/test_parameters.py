@@ -149,7 +149,7 @@ def test_the_cpu_is_a_device_without_layers() -> None:
 
 def test_a_gpu_that_is_demanded_and_not_there_refuses_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ll, "llama_supports_gpu_offload", lambda: False)
-    with pytest.raises(LoadError, match=r"instance_group\.kind is gpu, but llama\.cpp sees no GPU"):
+    with pytest.raises(LoadError, match=r"instance_group asks for a GPU, but llama\.cpp sees none"):
         model_params({}, device="gpu")
 
 

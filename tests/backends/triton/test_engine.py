@@ -309,7 +309,7 @@ async def test_a_server_that_is_not_there_fails_the_load_with_its_address() -> N
     servicer = FakeServer()
     async with listening(servicer) as port:
         pass
-    with pytest.raises(LoadError, match=rf"no server answers at grpc://127.0.0.1:{port} within 0.2 s"):
+    with pytest.raises(UnavailableError, match=rf"no server answers at grpc://127.0.0.1:{port} within 0.2 s"):
         await loaded(port, connect_timeout_s=0.2)
 
 
