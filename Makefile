@@ -17,10 +17,17 @@ TRITON_VENV := .venv-triton
 # llama-cpp-python is compiled on this machine, for this machine's processor. Its multimodal part is not used.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 
+# Python environments of engines, for CPUs, that `make test-engines` needs. uv does not read what pip was told, so the
+# folders of wheels that pip is to look in are passed on to it.
+STATE ?= .state
+ENGINES := transformers vllm openvino openvino-export exllamav2-cpu
+FIND_LINKS ?= $(shell $(BIN)/python -m pip config list 2>/dev/null | sed -n "s/.*\.find-links='\(.*\)'/\1/p" | tail -n 1)
+ENV_CREATE = $(BIN)/modelyard env create --refresh --device cpu --state-dir $(STATE) $(foreach link,$(FIND_LINKS),--find-links $(link))
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup run test test-triton lint fmt bench demo-model clean
+.PHONY: help setup run test test-triton envs test-engines gpu-check lint fmt bench demo-model clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -36,6 +43,14 @@ test: $(VENV)/.test ## run all tests
 
 test-triton: $(VENV)/.test $(TRITON_VENV)/.ready ## ask a real tritonserver and Modelyard the same questions
 	$(BIN)/python -m pytest tests/triton
+
+envs: $(ENGINES:%=$(STATE)/environments/%/environment.json) ## make the engines' environments in .state, for CPUs (4 GB)
+
+test-engines: $(VENV)/.test envs ## run the tests of the engines that have environments of their own
+	MODELYARD_STATE=$(abspath $(STATE)) $(BIN)/python -m pytest $(or $(TESTS),tests/engines)
+
+gpu-check: $(VENV)/.test ## prove the engines on this machine's NVIDIA GPUs, and log the figures (ARGS=--help says more)
+	$(BIN)/python -m benchmarks.gpu_check --state-dir $(STATE) $(ARGS)
 
 lint: $(VENV)/.test ## ruff, mypy (strict) and the import contracts
 	$(BIN)/ruff check .
@@ -53,8 +68,8 @@ bench: $(VENV)/.bench ## measure beside llama.cpp's own server (some 30 minutes;
 demo-model: $(VENV)/.test ## train models/demo anew (about ten minutes)
 	$(BIN)/python -m examples.demo_model.train
 
-clean: ## remove .venv and caches
-	rm -rf $(VENV) $(TRITON_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove .venv, the engines' environments and caches
+	rm -rf $(VENV) $(TRITON_VENV) $(STATE)/environments .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -76,6 +91,24 @@ $(VENV)/.test: $(VENV)/.serve
 $(VENV)/.bench: $(VENV)/.serve
 	$(PIP) install --quiet --editable '.[bench]'
 	@touch $@
+
+SETS = $(wildcard $(foreach file,cpu.txt overrides.txt,$(1:%=backends/%/env/$(file))))
+
+$(STATE)/environments/transformers/environment.json: $(call SETS,transformers rwkv gptq) | $(VENV)/.serve
+	$(ENV_CREATE) transformers --backend transformers --backend rwkv --backend gptq
+
+$(STATE)/environments/vllm/environment.json: $(call SETS,vllm) | $(VENV)/.serve
+	$(ENV_CREATE) vllm
+
+$(STATE)/environments/openvino/environment.json: $(call SETS,openvino) | $(VENV)/.serve
+	$(ENV_CREATE) openvino
+
+$(STATE)/environments/openvino-export/environment.json: $(wildcard backends/openvino/env/export/*.txt) | $(VENV)/.serve
+	$(ENV_CREATE) openvino-export
+
+# exllamav2's own code, for a processor to run: its kernels are replaced by the tests.
+$(STATE)/environments/exllamav2-cpu/environment.json: $(call SETS,transformers) backends/exllamav2/env/cuda.txt | $(VENV)/.serve
+	$(ENV_CREATE) exllamav2-cpu --backend transformers --package "$$(grep ^exllamav2== backends/exllamav2/env/cuda.txt)"
 
 $(TRITON_VENV)/.ready: tests/triton/requirements.txt | $(VENV)/bin/python
 	$(BIN)/python -m venv --clear $(TRITON_VENV)

@@ -5,8 +5,11 @@ import sys
 import time
 import urllib.request
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -31,6 +34,7 @@ def test_the_wheel_holds_exactly_the_five_packages(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == set(PACKAGES)
     assert "adapters/web/index.html" in names
+    assert {"backends/vllm/env/cpu.txt", "runner/worker/requirements.txt"} <= set(names)
 
 
 def test_no_other_distribution_here_takes_one_of_the_names() -> None:
@@ -47,26 +51,53 @@ def test_no_module_hides_one_of_pythons_own() -> None:
     assert (mine & sys.stdlib_module_names) - allowed == set()
 
 
-@pytest.mark.timeout(900)
-def test_the_wheel_in_an_empty_environment_serves_a_checkouts_models(wheel: Path, tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    subprocess.run([str(python), "-m", "pip", "install", "--quiet", str(wheel)], check=True, cwd=tmp_path)
-    subprocess.run([str(python), "-m", "pip", "check"], check=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    command = [str(tmp_path / "venv" / "bin" / "modelyard"), "serve", str(ROOT / "models"), "--port", "0"]
-    state = ["--state-dir", str(tmp_path / "state")]
-    with subprocess.Popen([*command, *state], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as server:
+@pytest.fixture(scope="module")
+def command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command, installed from the wheel into an environment that has nothing else."""
+    folder = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+    python = str(folder / "venv" / "bin" / "python")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", str(wheel)], check=True, cwd=folder)
+    subprocess.run([python, "-m", "pip", "check"], check=True, cwd=folder, stdout=subprocess.DEVNULL)
+    return folder / "venv" / "bin" / "modelyard"
+
+
+@contextmanager
+def serving(command: Path, models: Path, state: Path) -> Iterator[str]:
+    words = [str(command), "serve", str(models), "--port", "0", "--state-dir", str(state)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=state.parent) as server:
         try:
             assert server.stdout is not None
-            url = server.stdout.readline().split(" at ")[1].split()[0]
-            body = {"model": "demo", "messages": [{"role": "user", "content": "How do I add a model?"}]}
-            request = urllib.request.Request(
-                f"{url}/v1/chat/completions", msgspec.json.encode(body), {"Content-Type": "application/json"}
-            )
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                content = msgspec.json.decode(answer.read())["choices"][0]["message"]["content"]
-            assert content.startswith("Put a folder with the weights into models/")
+            yield server.stdout.readline().split(" at ")[1].split()[0]
         finally:
             server.terminate()
             until = time.monotonic() + 30
             assert server.wait(until - time.monotonic()) == 0
+
+
+def ask(url: str, **body: Any) -> Any:
+    """The one choice of an answer."""
+    request = urllib.request.Request(url, msgspec.json.encode(body), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return msgspec.json.decode(answer.read())["choices"][0]
+
+
+@pytest.mark.timeout(900)
+def test_the_wheel_in_an_empty_environment_serves_a_checkouts_models(command: Path, tmp_path: Path) -> None:
+    with serving(command, ROOT / "models", tmp_path / "state") as url:
+        messages = [{"role": "user", "content": "How do I add a model?"}]
+        content = ask(f"{url}/v1/chat/completions", model="demo", messages=messages)["message"]["content"]
+        assert content.startswith("Put a folder with the weights into models/")
+
+
+@pytest.mark.timeout(900)
+def test_an_installed_modelyard_copies_its_workers_half_into_environments(
+    command: Path, tmp_path: Path
+) -> None:
+    state, plugin = tmp_path / "state", ROOT / "examples" / "plugin_markov"
+    words = [str(command), "env", "create", "markov", "--package", str(plugin), "--state-dir", str(state)]
+    subprocess.run(words, check=True, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    assert (state / "environments" / "markov" / "modelyard" / "runner" / "worker").is_dir()
+    with serving(command, plugin / "models", state) as url:
+        answer = ask(f"{url}/v1/completions", model="proverbs", prompt="Still ", max_tokens=64)
+        assert answer["text"] == "waters run deep."

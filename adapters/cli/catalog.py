@@ -1,4 +1,4 @@
-"""`modelyard list`, `backends` and `schema`: what is there, without a server."""
+"""`modelyard list` and `schema`: what is there, without a server."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,20 +6,23 @@ from typing import Annotated
 import msgspec
 import typer
 
+from adapters.cli.state import StateDir, state_folder
+
 
 def list_models(
     repository: Annotated[
         Path, typer.Argument(envvar="MODELYARD_REPOSITORY", help="The folder with the models.")
     ] = Path("models"),
+    state_dir: StateDir = None,
 ) -> None:
     """Show the models of a repository."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from adapters.cli.inspection import ModelView, scan_repository, view_models
+    from adapters.cli.inspection import ModelView, known_backends, scan_repository, view_models
     from adapters.cli.memory import show_size
-    from backends.registry import Registry
+    from runner.environments.folder import Environments
 
     def row(model: ModelView) -> list[Text]:
         versions = ", ".join(str(view.entry.number) for view in model.versions)
@@ -39,8 +42,9 @@ def list_models(
             Text(note or "", style="red" if model.problems else ""),
         ]
 
-    registry = Registry()
-    models = view_models(scan_repository(repository, registry), registry)
+    environments = Environments(state_folder(state_dir))
+    registry = known_backends(environments)
+    models = view_models(scan_repository(repository, registry), registry, environments)
     if not models:
         typer.echo(f"There are no models in {repository}.")
         return
@@ -50,30 +54,13 @@ def list_models(
     Console().print(table)
 
 
-def backends() -> None:
-    """Show the installed backends."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from backends.registry import Registry
-
-    registry = Registry()
-    table = Table("Backend", "Also called", "Shape", "", box=None, header_style="dim")
-    for spec in registry.specs():
-        table.add_row(
-            Text(spec.name, style="bold"), Text(", ".join(spec.aliases)), Text(spec.shape), Text(spec.summary)
-        )
-    for name, reason in sorted(registry.broken().items()):
-        table.add_row(Text(name, style="bold"), "", "", Text(f"broken: {reason}", style="red"))
-    Console().print(table)
-
-
-def schema() -> None:
+def schema(state_dir: StateDir = None) -> None:
     """Print the JSON Schema of config.yaml, for editors."""
-    from adapters.cli.inspection import option_schemas
-    from backends.registry import Registry
+    from adapters.cli.inspection import known_backends
     from repository.schema import json_schema
+    from runner.environments.folder import Environments
+    from runner.resolve import option_schemas
 
-    made = msgspec.json.encode(json_schema(option_schemas(Registry())))
+    registry = known_backends(Environments(state_folder(state_dir)))
+    made = msgspec.json.encode(json_schema(option_schemas(registry)))
     typer.echo(msgspec.json.format(made, indent=2).decode())

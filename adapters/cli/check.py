@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from adapters.cli.state import StateDir, state_folder
+
 
 def check(
     repository: Annotated[
@@ -12,32 +14,35 @@ def check(
     ] = Path("models"),
     verbose: Annotated[
         bool,
-        typer.Option("--verbose", "-v", help="Say also what was passed over and which backend is picked."),
+        typer.Option("--verbose", "-v", help="Say also which backend is picked, and why."),
     ] = False,
+    state_dir: StateDir = None,
 ) -> None:
-    """Print every problem of every model; exit 1 if there is one."""
-    from adapters.cli.inspection import ModelView, scan_repository, view_models
-    from backends.registry import Registry
+    """Print every problem of every model, and what was passed over; exit 1 if there is a problem."""
+    from adapters.cli.inspection import ModelView, known_backends, scan_repository, view_models
+    from runner.environments.folder import Environments
 
     def explain(model: ModelView) -> None:
-        for ignored in model.entry.ignored:
-            typer.echo(f"{ignored} (passed over)")
         for version in model.versions:
             scores = ", ".join(f"{name} {score}" for name, score in sorted(version.scores.items()))
             if version.backend:
                 typer.echo(f"{version.entry.path}: runs on {version.backend} (claims: {scores})")
 
-    registry = Registry()
+    environments = Environments(state_folder(state_dir))
+    registry = known_backends(environments)
     snapshot = scan_repository(repository, registry)
-    models = view_models(snapshot, registry)
+    models = view_models(snapshot, registry, environments)
     for model in models:
         for problem in model.problems:
             typer.echo(str(problem))
+        for idle in dict.fromkeys(each for version in model.versions for each in version.idle):
+            typer.echo(str(idle))
+        for ignored in model.entry.ignored:
+            typer.echo(f"{ignored} (passed over)")
         if verbose:
             explain(model)
     for problem in snapshot.ignored:
-        if verbose:
-            typer.echo(f"{problem} (passed over)")
+        typer.echo(f"{problem} (passed over)")
     for name, reason in sorted(registry.broken().items()):
         typer.echo(f"backend {name}: {reason}")
     bad = sum(1 for model in models if model.problems)

@@ -3,29 +3,35 @@
 The same functions that serving uses decide here, so that `check` and `serve` never disagree.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import msgspec
 import typer
 
 from backends.registry import Registry
-from repository.config_file import check_options
+from repository.config_file import check_options, idle_options, locate
 from repository.problem import Problem
-from repository.scan import ModelEntry, RepositoryError, Snapshot, VersionEntry, scan
+from repository.scan import RepositoryError, scan
+from repository.snapshot import ModelEntry, Snapshot, VersionEntry
 from repository.weights import WeightsError, WeightsFacts, read_facts
+from runner.environments.folder import Environments
+from runner.environments.values import EnvironmentProblem
 from runner.errors import LoadFailed
-from runner.resolve import choose_backend
+from runner.resolve import choose_backend, option_schemas
 
 
 class VersionView(msgspec.Struct, frozen=True, kw_only=True):
-    """One version: what its weights are and who would run it. `scores`: how each candidate claims them."""
+    """One version: what its weights are and who would run it. `scores`: how each candidate claims them. `idle`: options
+    that have no effect there."""
 
     entry: VersionEntry
     facts: WeightsFacts | None = None
     backend: str = ""
     scores: dict[str, int] = {}
     problems: tuple[Problem, ...] = ()
+    idle: tuple[Problem, ...] = ()
 
 
 class ModelView(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,9 +48,9 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def option_schemas(registry: Registry) -> dict[str, dict[str, Any]]:
-    """Each backend's option schema by name and alias."""
-    return {name: spec.options for spec in registry.specs() for name in (spec.name, *spec.aliases)}
+def known_backends(environments: Environments) -> Registry:
+    """The backends that a server with these environments would know."""
+    return Registry(elsewhere=environments.plugins())
 
 
 def scan_repository(repository: Path, registry: Registry) -> Snapshot:
@@ -55,12 +61,12 @@ def scan_repository(repository: Path, registry: Registry) -> Snapshot:
         fail(str(error))
 
 
-def view_models(snapshot: Snapshot, registry: Registry) -> tuple[ModelView, ...]:
+def view_models(snapshot: Snapshot, registry: Registry, environments: Environments) -> tuple[ModelView, ...]:
     """Every model of the snapshot, each problem once."""
-    return tuple(_view(entry, registry) for entry in snapshot.entries)
+    return tuple(_view(entry, registry, environments) for entry in snapshot.entries)
 
 
-def _view(entry: ModelEntry, registry: Registry) -> ModelView:
+def _view(entry: ModelEntry, registry: Registry, environments: Environments) -> ModelView:
     if entry.config is None:
         return ModelView(entry=entry, problems=tuple(dict.fromkeys(entry.all_problems)))
     selection = entry.selection()
@@ -69,10 +75,24 @@ def _view(entry: ModelEntry, registry: Registry) -> ModelView:
     where = entry.config_path or entry.path
     problems = [
         *entry.all_problems,
+        *_environment_problem(entry, environments),
         *(problem for view in views for problem in view.problems),
         *(_problem(where, f"version_policy: version {number} is missing") for number in selection.missing),
     ]
     return ModelView(entry=entry, versions=views, problems=tuple(dict.fromkeys(problems)))
+
+
+def _environment_problem(entry: ModelEntry, environments: Environments) -> Iterator[Problem]:
+    """What is wrong with the environment that its configuration names."""
+    config, path = entry.config, entry.config_path
+    if config is None or config.environment is None or path is None:
+        return
+    try:
+        problem = environments.problem(environments.get(config.environment))
+    except EnvironmentProblem as error:
+        problem = str(error)
+    if problem:
+        yield Problem(str(path), *locate(path, "environment"), problem)
 
 
 def _view_version(entry: ModelEntry, version: VersionEntry, registry: Registry) -> VersionView:
@@ -87,11 +107,13 @@ def _view_version(entry: ModelEntry, version: VersionEntry, registry: Registry) 
         where = version.weights_path or version.path
         return VersionView(entry=version, facts=facts, problems=(_problem(where, str(error)),))
     spec = choice.spec
-    problems: list[Problem] = []
-    if config.backend is None:
-        problems = check_options(config, spec.name, spec.options, path=entry.config_path)
     return VersionView(
-        entry=version, facts=facts, backend=spec.name, scores=choice.scores, problems=tuple(problems)
+        entry=version,
+        facts=facts,
+        backend=spec.name,
+        scores=choice.scores,
+        problems=tuple(check_options(config, spec.name, spec.options, path=entry.config_path)),
+        idle=tuple(idle_options(config, spec.options, path=entry.config_path)),
     )
 
 

@@ -1,7 +1,6 @@
 """`modelyard serve`: flags and environment variables to settings; the rest is `adapters.serve`."""
 
 import enum
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from adapters.about import DISTRIBUTION, distribution_version
+from adapters.about import distribution_version
 from adapters.cli.memory import parse_size, total_memory_bytes
+from adapters.cli.state import StateDir, state_folder
 from adapters.settings import AppSettings, GrpcSettings, ResponseStoreSettings, ServeSettings
 from runner.settings import RunnerSettings
 
@@ -78,13 +78,7 @@ def serve(
         str,
         typer.Option(envvar="MODELYARD_MEMORY_BUDGET", help="For all loaded models: like 80% or 12GiB."),
     ] = "80%",
-    state_dir: Annotated[
-        Path | None,
-        typer.Option(
-            envvar=["MODELYARD_STATE", "MODELYARD_STATE_DIR"],
-            help="Where logs and caches go.  [default: $XDG_STATE_HOME/modelyard]",
-        ),
-    ] = None,
+    state_dir: StateDir = None,
     ready_means: Annotated[
         ReadyMeans,
         typer.Option(
@@ -138,6 +132,14 @@ def serve(
     allow_pull: Annotated[
         bool, typer.Option("--allow-pull", envvar="MODELYARD_ALLOW_PULL", help="Not possible yet.")
     ] = False,
+    allow_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--allow-remote-code",
+            envvar="MODELYARD_ALLOW_REMOTE_CODE",
+            help="Let models with trust_remote_code run Python code that came with their weights.",
+        ),
+    ] = False,
     poll_seconds: Annotated[
         float, typer.Option(envvar="MODELYARD_POLL_SECONDS", min=0.1, help="How often to look at the disk.")
     ] = 2.0,
@@ -182,7 +184,7 @@ def serve(
     for origin in cors_origin or ():
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             _refuse(f"--cors-origin: {origin!r} is not an origin; write it like https://example.org, or *")
-    state_dir = state_dir or default_state_dir()
+    state_dir = state_folder(state_dir)
     settings = ServeSettings(
         runner=RunnerSettings(
             repository=repository,
@@ -194,6 +196,7 @@ def serve(
             single_model_fallback=single_model_fallback.value,
             poll_s=poll_seconds,
             drain_s=drain_timeout,
+            allow_remote_code=allow_remote_code,
         ),
         host=host,
         port=port,
@@ -225,12 +228,6 @@ def _grpc(port: int | None) -> GrpcSettings | None:
     if port is None:
         return GrpcSettings()
     return GrpcSettings(port=port, required=True) if port else None
-
-
-def default_state_dir() -> Path:
-    """`$XDG_STATE_HOME/modelyard`, which is `~/.local/state/modelyard` where the variable is not set."""
-    given = os.environ.get("XDG_STATE_HOME")
-    return (Path(given) if given else Path.home() / ".local" / "state") / DISTRIBUTION
 
 
 def _check_keys(keys: Sequence[str], file: Path | None) -> None:
