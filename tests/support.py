@@ -53,7 +53,12 @@ def make_intake(engine: Engine, start: Start | None = None) -> Intake:
 
 
 def make_scheduler(
-    engine: StepEngine | None = None, *, lanes: int = 8, kv_tokens: int = 4096, **limits: Any
+    engine: StepEngine | None = None,
+    *,
+    lanes: int = 8,
+    kv_tokens: int = 4096,
+    options: dict[str, Any] | None = None,
+    **limits: Any,
 ) -> Scheduler:
     """A scheduler over an echo engine with as many running lanes as `max_lanes` says (default 4)."""
     limits = {"max_lanes": 4, "max_batch_tokens": 64, **limits}
@@ -64,6 +69,7 @@ def make_scheduler(
             kv_tokens=kv_tokens,
             context_tokens=kv_tokens,
             max_batch_tokens=limits["max_batch_tokens"],
+            options=options or {},
         )
     scheduler = Scheduler(engine, engine.info, SchedulerLimits(**limits))
     scheduler.engine = engine  # type: ignore[attr-defined]

@@ -14,13 +14,17 @@ PROTOCOL = 1
 class QueueLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The queue of one priority level. `max_queue_size`: sequences beyond those that lanes are free for.
 
-    Who waits longer than `queue_timeout_s` is refused, or with "delay" goes behind those that came since. That is
-    for step engines only: a stream engine queues by itself and does not tell when a sequence's turn has come.
+    Who waits longer than `queue_timeout_s` is refused, or with "delay" goes behind those that came since.
     """
 
     max_queue_size: int = 256
     queue_timeout_s: float | None = None
     timeout_action: Literal["reject", "delay"] = "reject"
+
+    def timeout_for(self, asked_s: float | None) -> float | None:
+        """The shorter of this queue's limit and a caller's own."""
+        given = [each for each in (asked_s, self.queue_timeout_s) if each is not None]
+        return min(given, default=None)
 
 
 class SchedulerLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +39,7 @@ class SchedulerLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_batch_tokens: int = 512
     offload_bytes: int = 0
     prefix_cache: bool = True
+    prompt_lookup: bool = False
     queues: tuple[QueueLimits, ...] = (QueueLimits(),)
     default_level: int = 1
     request_timeout_s: float | None = None
@@ -143,15 +148,17 @@ class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True, kw_only=T
 
 
 class LoadRefused(msgspec.Struct, frozen=True, tag="load-refused", array_like=True):
-    """The model cannot be loaded; the worker ends after this."""
+    """The model cannot be loaded; the worker ends after this. `may_pass`: a later load may succeed."""
 
     reason: str
+    may_pass: bool = False
 
 
 class CallAccepted(msgspec.Struct, frozen=True, tag="accepted", array_like=True):
     call: int
     prompt_tokens: int
     queue_position: int
+    idle: tuple[str, ...] = ()
 
 
 class CallDelta(msgspec.Struct, frozen=True, tag="delta", array_like=True):
@@ -210,6 +217,8 @@ class WorkerStats(msgspec.Struct, frozen=True, array_like=True, tag="stats"):
     step_tokens: int = 0
     step_rows: int = 0
     offloaded_bytes: int = 0
+    guessed_tokens_total: int = 0
+    right_guesses_total: int = 0
 
 
 FromWorker = (

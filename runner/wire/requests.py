@@ -9,9 +9,11 @@ from backends.contract import TokenLogprobs
 
 
 class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
-    """Raw text; control-token texts in it are parsed, and BOS is put before it where the model wants one."""
+    """Raw text; control-token texts in it are parsed, and BOS is put before it where the model wants one. With a
+    `suffix` what belongs between the two is asked for."""
 
     text: str
+    suffix: str | None = None
 
 
 class TokenPrompt(msgspec.Struct, frozen=True, tag="tokens"):
@@ -25,6 +27,7 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat", kw_only=True):
 
     Messages are plain maps (`role`, `content` as a string, and what else the template reads). Text in a
     message that looks like a control token stays plain text. `template_kwargs` reach the template as they are.
+    `param` is the request's field that they came in, for errors.
     """
 
     messages: tuple[dict[str, Any], ...]
@@ -32,6 +35,7 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat", kw_only=True):
     template_kwargs: dict[str, Any] = {}
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    param: str = "messages"
 
 
 class EditPrompt(msgspec.Struct, frozen=True, tag="edit", kw_only=True):
@@ -51,12 +55,14 @@ class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
 
     `choice`: "auto" leaves it to the model, "required" makes it call some tool, "function" the tool `name`.
     The last two constrain what the model writes. `parallel`: more than one call in one answer is allowed, but for
-    "function", which is one call.
+    "function", which is one call. `strict` names tools whose calls must fit their schemas wherever they are made; where
+    a call must be made, all do.
     """
 
     choice: Literal["auto", "required", "function"] = "auto"
     name: str | None = None
     parallel: bool = True
+    strict: tuple[str, ...] = ()
 
 
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +76,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     the model's. Requests with the same `affinity` are answered by the same version where a model has several that
     share the requests. Sample i uses seed + i. `constraint` binds the answer, not the reasoning before it.
     `tool_use` None: calls in the output are plain text. `split_reasoning`: text between the model's reasoning tags
-    is told apart.
+    is told apart. `prompt_lookup`: guess from what was read and said before, and verify several tokens at once.
     """
 
     prompt: Prompt
@@ -82,6 +88,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     stop_token_ids: tuple[int, ...] = ()
     include_stop: bool = False
     ignore_eos: bool | None = None
+    prompt_lookup: bool | None = None
     skip_special_tokens: bool = True
     logprobs: int | None = None
     prompt_logprobs: int | None = None
@@ -98,15 +105,20 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
 
 
+STRICT = "tool_use.strict"
+
+
 class Accepted(msgspec.Struct, frozen=True, array_like=True, tag="accepted"):
     """The first event: the request is valid and queued. `model` and `version` name what will run it;
-    `service_tier` is the one that its priority level amounts to."""
+    `service_tier` is the one that its priority level amounts to. `idle`: what the model has no use for, which are names
+    of `template_kwargs` that its template does not read, and STRICT where calls it is free to make cannot be bound."""
 
     model: str
     version: int
     prompt_tokens: int
     queue_position: int
     service_tier: ServiceTier = "default"
+    idle: tuple[str, ...] = ()
 
 
 class TokenText(msgspec.Struct, frozen=True, array_like=True):
@@ -131,7 +143,7 @@ class Delta(msgspec.Struct, frozen=True, array_like=True, tag="delta"):
     """What sample `index` gained. `finish`: "stop", "length" or "tool_calls" in its last one. `stop_reason` tells
     which stop text or token id ended it. `text` and `reasoning` never split a character, may be empty, and hold
     no markup of reasoning or tool calls. An engine that gives text instead of `token_ids` says how many tokens it was:
-    `num_text_tokens`."""
+    `num_text_tokens`, and by then also how many the prompt is: `prompt_tokens`, 0 where Accepted told it."""
 
     index: int
     text: str
@@ -143,6 +155,7 @@ class Delta(msgspec.Struct, frozen=True, array_like=True, tag="delta"):
     reasoning: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
     num_text_tokens: int = 0
+    prompt_tokens: int = 0
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):

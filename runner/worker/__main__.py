@@ -1,4 +1,5 @@
 """`python -I -m runner.worker FD [NAME]`: one model instance. FD is this process's end of a socketpair.
+(`--describe NAME...` tells instead what this Python has of the backends.)
 
 Threads: a reader takes frames and notices the server's end; an intake thread renders and tokenises; a grammar
 thread, once it is needed, compiles; the main thread loads the engine and runs it. Nothing but frames goes over the
@@ -14,11 +15,12 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from backends.contract import Engine, EngineError, EngineInfo, StepEngine, StreamEngine
+from backends.contract import Engine, EngineError, EngineInfo, StepEngine, StreamEngine, UnavailableError
 from runner.errors import RunnerError, UnsupportedFeature
 from runner.wire.frames import ProtocolError, worker_decoder
 from runner.wire.messages import (
@@ -68,8 +70,13 @@ class Worker:
         """Load, serve until told to stop; returns the exit status."""
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         start = self._incoming.get()
-        if not isinstance(start, Start) or start.protocol != PROTOCOL:
-            raise ProtocolError(f"the first frame must be a Start of protocol {PROTOCOL}")
+        if not isinstance(start, Start):
+            raise ProtocolError("the first frame must be a Start")
+        if start.protocol != PROTOCOL:
+            return self._refuse(
+                f"the worker speaks protocol {PROTOCOL}, this server {start.protocol}; "
+                f"run `modelyard env create {Path(sys.prefix).name} --refresh`"
+            )
         began = time.monotonic()
         try:
             engine = _engine(start)
@@ -80,7 +87,7 @@ class Worker:
                 self._warm_up(loop, intake, text)
         except (EngineError, TemplateError, RunnerError) as error:
             logger.error("load failed: %s", error)
-            return self._refuse(str(error))
+            return self._refuse(str(error), may_pass=isinstance(error, UnavailableError))
         except MemoryError:
             return self._refuse("there is not enough memory to load the weights")
         except Exception as error:
@@ -110,7 +117,7 @@ class Worker:
             case StepEngine():
                 return StepLoop(engine, info, start.limits, sender=self._writer, clock=time.monotonic)
             case StreamEngine():
-                return StreamLoop(engine, info, sender=self._writer)
+                return StreamLoop(engine, info, start.limits, sender=self._writer)
         raise EngineError(f"{start.engine} is neither a StepEngine nor a StreamEngine")
 
     def _warm_up(self, loop: StepLoop | StreamLoop, intake: Intake, text: str) -> None:
@@ -121,8 +128,8 @@ class Worker:
         else:
             loop.warm_up(job, intake.engine_requests(job))
 
-    def _refuse(self, reason: str) -> int:
-        self._writer.send([LoadRefused(reason)])
+    def _refuse(self, reason: str, *, may_pass: bool = False) -> int:
+        self._writer.send([LoadRefused(reason, may_pass)])
         self._writer.close()
         return 1
 
@@ -220,6 +227,11 @@ def _usable(info: EngineInfo) -> EngineInfo:
 
 def main() -> int:
     """Entry point. The server decides when a worker ends: signals meant for a terminal's group are ignored."""
+    if sys.argv[1].startswith("--describe"):
+        from backends.registry import Registry
+        from runner.worker.describe import print_description
+
+        print_description(Registry(), sys.argv[2:], with_probes=sys.argv[1] == "--describe")
     if os.getpgrp() != os.getpid():
         os.setsid()  # ending this process ends its group, which must not be the starter's
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -103,7 +103,9 @@ class Admission:
                 self._sender.send([refusal(job.call, error)])
 
     def _accept(self, job: Job, grammar: "Grammar | None") -> None:
-        accepted = CallAccepted(job.call, len(job.prompt), max(0, self._ahead))
+        accepted = CallAccepted(
+            job.call, len(job.prompt), max(0, self._ahead), self._intake.idle(job.request)
+        )
         if isinstance(self._loop, StepLoop):
             sequences = self._intake.sequences(job, grammar)
             self._sender.send([accepted])
@@ -116,6 +118,8 @@ class Admission:
 
 def refusal(call: int, error: Exception) -> CallFailed:
     """The message that turns a call away."""
+    if isinstance(error, RecursionError):
+        error = InvalidRequest("the request is nested too deeply")
     if not isinstance(error, RunnerError):
         logger.error("a request could not be taken in", exc_info=error)
         error = RunnerError(f"the request could not be taken in: {error or type(error).__name__}")

@@ -48,6 +48,14 @@ class Booking:
         self.tokens -= count
         self.budget += count
 
+    def guess(self, seq: Sequence, drafts: list[int]) -> None:
+        """Book guesses of what comes after the one token of `seq` that is booked."""
+        row = self._rows[seq.id]
+        tokens = [*row.tokens, *drafts]
+        self._rows[seq.id] = msgspec.structs.replace(row, tokens=tokens, drafts=len(drafts))
+        self.tokens += len(drafts)
+        self.budget -= len(drafts)
+
     def num_tokens(self, seq: Sequence) -> int:
         """What is booked for `seq`."""
         row = self._rows.get(seq.id)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -20,7 +21,7 @@ from backends.contract import EngineInfo
 from runner.wire.requests import ChatPrompt, EditPrompt
 
 _PRIVATE_USE = 0xF0000
-_OPEN, _CLOSE = chr(_PRIVATE_USE), chr(_PRIVATE_USE + 1)
+_OPEN, _CLOSE, _END = (chr(_PRIVATE_USE + i) for i in range(3))
 
 
 class TemplateError(Exception):
@@ -35,7 +36,7 @@ class Piece(NamedTuple):
 
 
 class Template:
-    """A compiled template. Raises TemplateError where `source` is not valid Jinja2."""
+    """A compiled template, which reads `variables`. Raises TemplateError where `source` is not valid Jinja2."""
 
     kind: ClassVar[str]
 
@@ -50,6 +51,7 @@ class Template:
         environment.globals["strftime_now"] = _strftime_now
         try:
             self._template = environment.from_string(source)
+            self.variables = frozenset(jinja2.meta.find_undeclared_variables(environment.parse(source)))
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(
                 f"the {self.kind} template is not valid, line {error.lineno}: {error.message}"
@@ -81,7 +83,8 @@ class Template:
     def _protect(self, value: Any, swapped: list[str]) -> Any:
         """`value` with control-token texts, in strings at any depth, swapped for placeholders."""
         if isinstance(value, str):
-            value = value.replace(_OPEN, "").replace(_CLOSE, "")
+            for mark in (_OPEN, _CLOSE, _END):
+                value = value.replace(mark, "")
             if self._special is None:
                 return value
             return self._special.sub(lambda match: self._placeholder(match.group(), swapped), value)
@@ -107,6 +110,8 @@ class ChatTemplate(Template):
         """
         swapped: list[str] = []
         messages = [self._protect(message, swapped) for message in prompt.messages]
+        if prompt.continue_final_message:
+            messages[-1]["content"] = (messages[-1].get("content") or "") + _END
         text = self._fill(
             {
                 "messages": messages,
@@ -117,7 +122,7 @@ class ChatTemplate(Template):
             }
         )
         if prompt.continue_final_message:
-            text = _cut_after(text, str(messages[-1].get("content") or ""))
+            text = _cut_at_end(text)
         return _pieces(text, swapped)
 
 
@@ -149,14 +154,14 @@ def _pieces(text: str, swapped: list[str]) -> list[Piece]:
     return [piece for piece in pieces if piece.text]
 
 
-def _cut_after(text: str, content: str) -> str:
+def _cut_at_end(text: str) -> str:
     """The rendered text up to the end of the last message's content, so that the model goes on from there."""
-    at = text.rfind(content.strip())
-    if not content.strip() or at < 0:
+    begun, end, _ = text.rpartition(_END)
+    if not end:
         raise TemplateError(
             "continue_final_message needs a last message whose content the template renders as it is"
         )
-    return text[: at + len(content.strip())]
+    return begun.replace(_END, "")
 
 
 def _raise(message: str) -> NoReturn:

@@ -14,17 +14,19 @@ import msgspec
 from backends.contract import NO_LIMIT, Constraint, Engine, EngineInfo, EngineRequest, Sampling, StepEngine
 from runner.errors import ContextLengthExceeded, InvalidRequest, UnsupportedFeature, WrongKind
 from runner.wire.messages import Start
-from runner.wire.requests import GenerateRequest
+from runner.wire.requests import STRICT, ChatPrompt, GenerateRequest, Prompt
 from runner.worker.grammar.forms import OutputForm, Reasoning
 from runner.worker.jobs import Job
 from runner.worker.output.markup import Markup
-from runner.worker.prompts import PromptReader
+from runner.worker.prompts import PromptReader, param_of
 from runner.worker.sequence import Sequence, SequenceLimits
 
 if TYPE_CHECKING:
     from runner.worker.grammar.matcher import Grammar
 
 Value = TypeVar("Value")
+
+SEEDS = 2**63
 
 SAMPLING_FIELDS = frozenset(Sampling.__struct_fields__)
 
@@ -37,6 +39,7 @@ class Intake:
         self._info = info
         self._clock = clock
         self._stop = start.stop
+        self._has_template = start.template.chat is not None
         self._limits = start.limits
         self._defaults = {**info.generation_defaults, **start.defaults}
         self._ids = itertools.count(1)
@@ -53,12 +56,12 @@ class Intake:
         prompt = read(request.prompt)
         context = self._info.context_tokens
         if not prompt:
-            raise InvalidRequest("the prompt is empty", param="prompt")
+            raise InvalidRequest("the prompt is empty", param=param_of(request.prompt))
         if not self._info.text_only and len(prompt) + (request.max_tokens != 0) > context:
             raise ContextLengthExceeded(
                 f"the prompt has {len(prompt)} tokens and the model's context is {context} tokens, of which the "
                 "answer needs at least one; shorten the prompt or raise context_size in the model's config.yaml",
-                param="prompt",
+                param=param_of(request.prompt),
                 prompt_tokens=len(prompt),
                 context_tokens=context,
             )
@@ -66,20 +69,35 @@ class Intake:
             call,
             request,
             prompt=prompt,
-            stops=self._stop,
+            stops=self._stops(request.prompt),
             engine=self._engine,
             markup=self._markup,
             clock=self._clock,
         )
 
+    def _stops(self, prompt: Prompt) -> tuple[str, ...]:
+        """What ends an answer: the configuration's texts, and those of the engine's own turns in a chat."""
+        is_own = isinstance(prompt, ChatPrompt) and not self._has_template
+        return (*self._stop, *(self._info.chat_stops if is_own else ()))
+
+    def idle(self, request: GenerateRequest) -> tuple[str, ...]:
+        """What of the request this model has no use for, in the words of Accepted."""
+        unread = self.prompts.unread(request.prompt)
+        use = request.tool_use
+        if use is None or not use.strict or _must_call(request):
+            return unread
+        return unread if self._can_mask else (*unread, STRICT)
+
     def form(self, job: Job) -> OutputForm | None:
         """What the output of `job` is bound to by our own grammars; None where it is free."""
-        constraints = tuple(
-            msgspec.structs.replace(constraint, param="")
-            for constraint in self._markup.constraints(job.request)
-        )
-        if not constraints or not isinstance(self._engine, StepEngine):
+        if not isinstance(self._engine, StepEngine):
             return None
+        asked = self._markup.constraints(job.request)
+        if not asked and self._can_mask:
+            asked = self._markup.strict_calls(job.request)
+        if not asked:
+            return None
+        constraints = tuple(msgspec.structs.replace(constraint, param="") for constraint in asked)
         tags = self._markup.reasoning if job.request.split_reasoning else None
         if tags is None:
             return OutputForm(constraints)
@@ -90,15 +108,16 @@ class Intake:
         """One sequence per sample, for the step scheduler, each with its own place in `grammar`."""
         request, now = job.request, self._clock()
         queue = self._limits.queue(request.priority)
-        timeouts = [each for each in (request.queue_timeout_s, queue.queue_timeout_s) if each is not None]
+        timeout_s = queue.timeout_for(request.queue_timeout_s)
         limits = SequenceLimits(
             max_tokens=self._max_tokens(job),
             min_tokens=request.min_tokens or 0,
             stop_token_ids=frozenset(request.stop_token_ids),
             eos_ids=frozenset() if request.ignore_eos else frozenset(self._info.eos_ids),
-            queue_deadline=now + min(timeouts) if timeouts else None,
+            queue_deadline=None if timeout_s is None else now + timeout_s,
             is_delayable=queue.timeout_action == "delay",
         )
+        turn_tokens = self.prompts.turn_tokens(request.prompt, job.prompt)
         return [
             Sequence(
                 (number := next(self._ids)),
@@ -109,9 +128,11 @@ class Intake:
                 priority=request.priority,
                 adapter=request.adapter,
                 cache_salt=request.cache_salt,
+                turn_tokens=turn_tokens,
                 logprobs=request.logprobs,
                 prompt_logprobs=request.prompt_logprobs,
                 matcher=grammar.matcher(param=bound_by(request)) if grammar is not None else None,
+                looks_up=self._looks_up(request),
                 submitted_at=now,
             )
             for index in range(request.n)
@@ -136,11 +157,27 @@ class Intake:
                 prompt_logprobs=request.prompt_logprobs,
                 constraint=constraint,
                 adapter=request.adapter,
+                cache_salt=request.cache_salt,
                 priority=request.priority,
                 timeout_s=request.timeout_s or self._limits.request_timeout_s,
             )
             for index in range(request.n)
         ]
+
+    def _looks_up(self, request: GenerateRequest) -> bool:
+        """Where the configuration asks for it, an engine that cannot verify guesses does without."""
+        return self._info.draftable and _first(request.prompt_lookup, self._limits.prompt_lookup) is True
+
+    @property
+    def _can_mask(self) -> bool:
+        """Our own grammars can bind what the engine writes."""
+        return isinstance(self._engine, StepEngine) and "mask" in self._info.capabilities
+
+    @property
+    def _keeps_prefixes(self) -> bool:
+        """The engine does so itself, or may: a salt would have to be its business."""
+        is_stream = not isinstance(self._engine, StepEngine)
+        return self._info.text_only or (is_stream and self._info.prefix != "none")
 
     def _single_constraint(self, request: GenerateRequest) -> Constraint | None:
         """What such an engine is told, which knows no alternatives. Raises UnsupportedFeature where there are some."""
@@ -157,7 +194,8 @@ class Intake:
         """Request, then the model's configuration, then its generation defaults, then neutral values."""
         fields = self._given(request)
         if fields.get("seed") is not None:
-            fields["seed"] = fields["seed"] + index if fields["seed"] >= 0 else None
+            # -1 is another way to say "none"; engines take no others below zero.
+            fields["seed"] = None if fields["seed"] == -1 else (fields["seed"] + index) % SEEDS
         bias = {int(token): float(value) for token, value in fields.get("logit_bias", {}).items()}
         for token in bias:
             if not 0 <= token < self._info.vocabulary:
@@ -200,6 +238,7 @@ class Intake:
         # Masks are all that our own grammars need; an engine that batches by itself needs its own.
         grammars = "mask" if isinstance(self._engine, StepEngine) else "constraint"
         text_only, special = self._info.text_only, not request.skip_special_tokens
+        salt = request.cache_salt
         wanted: List[tuple[bool, str, str, str]] = (
             (request.logprobs is not None, "logprobs", "logprobs", "logprobs"),
             (request.prompt_logprobs is not None, "prompt_logprobs", "prompt_logprobs", "echo with logprobs"),
@@ -209,8 +248,13 @@ class Intake:
             (_must_call(request), grammars, "tool_choice", "calls that must be made"),
             (request.constraint is not None, grammars, bound_by(request), "structured output"),
             (text_only and special, "special_tokens", "skip_special_tokens", "special tokens in its output"),
-            (text_only and request.cache_salt is not None, "cache_salt", "cache_salt", "a cache_salt"),
+            (self._keeps_prefixes and salt is not None, "cache_salt", "cache_salt", "a cache_salt"),
         )
+        if request.prompt_lookup and not self._info.draftable:
+            raise UnsupportedFeature(
+                f"this model's engine ({self._info.engine}) cannot verify guesses, which prompt_lookup makes",
+                param="prompt_lookup",
+            )
         for is_wanted, capability, param, words in wanted:
             if is_wanted and capability not in self._info.capabilities:
                 raise UnsupportedFeature(

@@ -51,6 +51,7 @@ class Sample:
         stop_reason: str | int | None,
         reasoning: str = "",
         tool_calls: tuple[ToolCallDelta, ...] = (),
+        prompt_tokens: int = 0,
     ) -> Delta:
         """What is told of a gain, and of the tokens that waited for it."""
         delta = Delta(
@@ -64,6 +65,7 @@ class Sample:
             reasoning,
             tool_calls,
             self.num_text_tokens,
+            prompt_tokens,
         )
         self.tokens, self.logprobs, self.prompt_logprobs = (), (), ()
         self.num_text_tokens = 0
@@ -176,6 +178,7 @@ class Job:
                 stop_reason = tokens[-1]
             if not self.request.include_stop:
                 visible = tokens[:-1]
+        told_tokens = 0 if self.prompt_text is None else self.prompt_tokens  # else Accepted told them
         messages: list[FromWorker] = []
         message = sample.message
         if message is None:
@@ -183,7 +186,9 @@ class Job:
             if stop is not None:
                 finish, stop_reason = "stop", stop
             if sent or finish is not None:
-                delta = sample.delta(index, sent, finish=finish, stop_reason=stop_reason)
+                delta = sample.delta(
+                    index, sent, finish=finish, stop_reason=stop_reason, prompt_tokens=told_tokens
+                )
                 messages.append(CallDelta(self.call, delta))
         else:
             gains, stop = sample.read_message(
@@ -203,6 +208,7 @@ class Job:
                     stop_reason=stop_reason if is_last else None,
                     reasoning=gain.reasoning,
                     tool_calls=gain.tool_calls,
+                    prompt_tokens=told_tokens,
                 )
                 messages.append(CallDelta(self.call, delta))
         self._output_s += self._clock() - began

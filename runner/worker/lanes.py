@@ -14,6 +14,7 @@ from typing import Protocol
 
 from runner.worker.prefix_index import Key, PrefixIndex
 from runner.worker.prefix_store import PrefixStore, Stored
+from runner.worker.snapshot_store import SnapshotStore
 
 RESTORE_TOKENS = 8
 """What the store has more of than the lane must be at least so much to be worth fetching."""
@@ -73,15 +74,15 @@ class Lanes:
         *,
         most_idle: int | None = None,
         shares_kv: bool = True,
-        offload_bytes: int = 0,
+        store: PrefixStore | SnapshotStore | None = None,
     ) -> None:
         """`count` lanes, of which at most `most_idle` (None: all) are kept for their prefix only. What an idle lane
-        held goes to a store of `offload_bytes` when the lane is evicted."""
+        held goes to `store` when the lane is evicted."""
         self._most_idle = count if most_idle is None else most_idle
         self.kv_tokens = kv_tokens
         self.used_tokens = 0
         self.prefixes = PrefixIndex()
-        self.store = PrefixStore(offload_bytes)
+        self.store = PrefixStore(0) if store is None else store
         self._engine = engine
         self.shares_kv = shares_kv
         self._lanes = [Lane(i) for i in range(count)]
@@ -179,10 +180,16 @@ class Lanes:
         else:
             self.evict(lane)
 
-    def advance(self, lane: Lane, count: int) -> None:
-        """The engine has computed `count` more tokens of `lane`."""
+    def keep(self, lane: Lane) -> None:
+        """Copy what the lane holds now to the store."""
+        self._store(lane, lane.length)
+
+    def advance(self, lane: Lane, count: int, *, beyond: int = 0) -> None:
+        """The engine has computed `count` more tokens of `lane`, and after them `beyond` that do not count."""
         lane.length += count
         self._append(lane, count)
+        if beyond:
+            self._engine.truncate(lane.index, lane.length)
 
     def release(self, lane: Lane, *, cache: bool) -> None:
         """The owner is done. With `cache` the lane stays, idle, for its prefix."""

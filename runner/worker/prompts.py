@@ -2,14 +2,28 @@
 what its vectors allow; what is generated from a prompt is `intake.py`'s.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import assert_never
+
+import msgspec
 
 from backends.contract import Engine, EngineInfo
 from runner.errors import ContextLengthExceeded, InvalidRequest, UnsupportedFeature, WrongKind
 from runner.wire.messages import Start, Tokenize, Tokenized
 from runner.wire.requests import ChatPrompt, EditPrompt, Prompt, TextPrompt, TokenPrompt
 from runner.worker.chat import ChatTemplate, EditTemplate, Piece, TemplateError
+from runner.worker.infill import PREFIX, SUFFIX, find_infill
+from runner.worker.prefix_index import common_length
+
+
+def param_of(prompt: Prompt) -> str:
+    """The request's field that a prompt came in, for errors."""
+    match prompt:
+        case ChatPrompt():
+            return prompt.param
+        case EditPrompt():
+            return "input"
+    return "prompt"
 
 
 class PromptReader:
@@ -20,18 +34,27 @@ class PromptReader:
         chat, edit = start.template.chat or info.chat_template, start.template.edit
         self._chat_template = ChatTemplate.of(info, chat) if chat else None
         self._edit_template = EditTemplate.of(info, edit) if edit else None
+        self._infill_parts = None if info.text_only else find_infill(self._parsed)
 
     def pieces(self, prompt: TextPrompt | ChatPrompt | EditPrompt) -> list[Piece]:
         """The prompt as text. Raises InvalidRequest where the template refuses it."""
         match prompt:
-            case TextPrompt(text):
+            case TextPrompt(text, None):
                 return [Piece(text, special=True)] if text else []
+            case TextPrompt(text, suffix):
+                return self._infill({PREFIX: text, SUFFIX: suffix or ""})
             case ChatPrompt():
                 return self._chat(prompt)
             case EditPrompt():
                 return self._edit(prompt)
             case _:
                 assert_never(prompt)
+
+    def unread(self, prompt: Prompt) -> tuple[str, ...]:
+        """The names of the `template_kwargs` that the chat template does not read."""
+        if not isinstance(prompt, ChatPrompt) or self._chat_template is None:
+            return ()
+        return tuple(name for name in prompt.template_kwargs if name not in self._chat_template.variables)
 
     def text(self, prompt: Prompt) -> str:
         """The prompt for a text_only engine, whose tokenizer elsewhere puts BOS before it."""
@@ -54,6 +77,18 @@ class PromptReader:
                     )
             return list(prompt.tokens)
         return self._tokens_of(self.pieces(prompt), add_bos=True)
+
+    def turn_tokens(self, prompt: Prompt, tokens: Sequence[int]) -> int:
+        """How many of a chat's `tokens` are its turns; what comes behind them asks for an answer, and the next turn may
+        not repeat it. 0 where that is of no use, or cannot be told."""
+        is_asking = isinstance(prompt, ChatPrompt) and prompt.add_generation_prompt
+        if self._info.prefix != "tip" or not is_asking:
+            return 0
+        try:
+            turns = self.tokens(msgspec.structs.replace(prompt, add_generation_prompt=False))
+        except InvalidRequest:
+            return 0
+        return common_length(turns, tokens, 0)
 
     def tokenized(self, message: Tokenize) -> Tokenized:
         """The answer to `message`."""
@@ -106,19 +141,19 @@ class PromptReader:
                 prompt_tokens=len(tokens),
                 context_tokens=most,
             )
-        return tokens
+        return self._engine.framed(tokens)
 
     def _chat(self, prompt: ChatPrompt) -> list[Piece]:
         if self._chat_template is None:
             raise UnsupportedFeature(
                 "this model has no chat template; give it one as template.chat in its config.yaml, "
                 "or use the completions endpoint",
-                param="messages",
+                param=prompt.param,
             )
         try:
             return self._chat_template.render(prompt)
         except TemplateError as error:
-            raise InvalidRequest(str(error), param="messages") from error
+            raise InvalidRequest(str(error), param=prompt.param) from error
 
     def _edit(self, prompt: EditPrompt) -> list[Piece]:
         """By the edit template, or as a chat whose user says what to do and with what."""
@@ -130,11 +165,24 @@ class PromptReader:
             )
         if self._edit_template is None:
             words = f"{prompt.instruction}\n\n{prompt.text}" if prompt.text else prompt.instruction
-            return self._chat(ChatPrompt(messages=({"role": "user", "content": words},)))
+            return self._chat(ChatPrompt(messages=({"role": "user", "content": words},), param="input"))
         try:
             return self._edit_template.render(prompt)
         except TemplateError as error:
             raise InvalidRequest(str(error), param="input") from error
+
+    def _parsed(self, text: str) -> list[int]:
+        return self._engine.tokenize(text, special=True)
+
+    def _infill(self, texts: Mapping[str, str]) -> list[Piece]:
+        if self._infill_parts is None:
+            raise UnsupportedFeature(
+                "this model has no tokens for what belongs between two texts; leave `suffix` out",
+                param="suffix",
+            )
+        # A text that looks like a mark is none.
+        pieces = [Piece(texts.get(part, part), special=part not in texts) for part in self._infill_parts]
+        return [piece for piece in pieces if piece.text]
 
     def _tokens_of(self, pieces: Sequence[Piece], *, add_bos: bool) -> list[int]:
         tokens: list[int] = []

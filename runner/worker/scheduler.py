@@ -23,9 +23,12 @@ from runner.errors import GenerationFailed, RunnerError
 from runner.wire.messages import SchedulerLimits
 from runner.worker.answers import request_error
 from runner.worker.booking import Booking
+from runner.worker.drafting import WIDTHS, Drafting
 from runner.worker.lanes import RESTORE_TOKENS, Lane, Lanes
-from runner.worker.prefix_store import Stored
+from runner.worker.prefix_store import PrefixStore, Stored
 from runner.worker.sequence import Phase, Sequence
+from runner.worker.snapshot_store import SnapshotStore
+from runner.worker.snapshots import Snapshots
 from runner.worker.step_cost import StepCost
 
 WAIT_TOKENS = 16
@@ -48,6 +51,24 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     finish: str | None = None
     error: RunnerError | None = None
 
+    def parts(self) -> "tuple[Output, ...]":
+        """The same, token by token."""
+        if len(self.tokens) < 2:
+            return (self,)
+        last = len(self.tokens) - 1
+        return tuple(
+            [
+                Output(
+                    seq=self.seq,
+                    tokens=(token,),
+                    logprobs=self.logprobs[at : at + 1],
+                    prompt_logprobs=self.prompt_logprobs if at == 0 else (),
+                    finish=self.finish if at == last else None,
+                )
+                for at, token in enumerate(self.tokens)
+            ]
+        )
+
 
 class Totals(msgspec.Struct):
     """Counters since the start; tokens unless they say otherwise."""
@@ -57,6 +78,8 @@ class Totals(msgspec.Struct):
     prefix_hit_tokens: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    guessed_tokens: int = 0
+    right_guesses: int = 0
 
 
 class Prefix(msgspec.Struct, frozen=True):
@@ -73,13 +96,15 @@ class Scheduler:
     def __init__(
         self, engine: StepEngine, info: EngineInfo, limits: SchedulerLimits, *, cost: StepCost | None = None
     ) -> None:
+        takes_snapshots = limits.prefix_cache and info.prefix == "tip" and limits.offload_bytes > 0
+        store = (SnapshotStore if takes_snapshots else PrefixStore)(limits.offload_bytes)
         self.lanes = Lanes(
             engine,
             info.lanes,
             info.kv_tokens,
             most_idle=limits.cached_lanes,
             shares_kv=info.shares_kv,
-            offload_bytes=limits.offload_bytes,
+            store=store,
         )
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
@@ -89,7 +114,9 @@ class Scheduler:
         self._limits = limits
         self._max_running = min(limits.max_lanes, info.lanes)
         self._caches = limits.prefix_cache and info.prefix == "tokens"
+        self._snapshots = Snapshots(self.lanes, store) if isinstance(store, SnapshotStore) else None
         self._cost = cost or StepCost()
+        self._drafting = Drafting()
         self._sequences: dict[int, Sequence] = {}
         self._opened: set[int] = set()
         self._failures: list[Output] = []
@@ -105,6 +132,8 @@ class Scheduler:
     def add(self, seq: Sequence) -> None:
         """Queue a new sequence. One that does not fit the pool alone fails when its turn has come."""
         self._sequences[seq.id] = seq
+        if self._snapshots is not None:
+            self._snapshots.mark(seq)
         bisect.insort(self.waiting, seq, key=_rank)
 
     def finish(self, seq: Sequence, *, cache: bool = True) -> None:
@@ -142,6 +171,7 @@ class Scheduler:
             is_empty = booking.is_empty
             self._bind(booking)
             if not booking.is_empty:
+                self._guess(booking)
                 # In the cache what is idle costs every step time: it leaves.
                 self.lanes.offload(MOVED_TOKENS)
                 return booking.plan()
@@ -174,13 +204,15 @@ class Scheduler:
                 self.finish(seq, cache=False)
                 continue
             assert seq.lane is not None
-            self.lanes.advance(seq.lane, len(row.tokens))
-            finish = None
-            for token in got.tokens:
-                seq.tokens.append(token)
-                finish = finish or seq.finish_after(token)
+            self.lanes.advance(seq.lane, len(row.tokens) - row.drafts)
+            if self._snapshots is not None:
+                self._snapshots.keep_mark(seq)
+            tokens, finish = seq.take(got.tokens)
+            if row.drafts:
+                self._learn(seq, row.drafts, right=len(got.tokens) - 1)
+                self.lanes.advance(seq.lane, len(tokens) - 1, beyond=row.drafts - len(tokens) + 1)
             try:
-                is_complete = finish != "stop" and seq.completes(got.tokens)
+                is_complete = finish != "stop" and seq.completes(tokens)
             except RunnerError as error:
                 outputs.append(Output(seq=seq, error=error))
                 self.finish(seq)
@@ -188,12 +220,12 @@ class Scheduler:
             if not seq.wants_output and seq.remaining == 0:
                 finish = "length"
             prompt_logprobs = self._new_prompt_logprobs(seq, row, got.prompt_logprobs)
-            if got.tokens or finish or prompt_logprobs:
+            if tokens or finish or prompt_logprobs:
                 outputs.append(
                     Output(
                         seq=seq,
-                        tokens=got.tokens,
-                        logprobs=got.logprobs,
+                        tokens=tokens,
+                        logprobs=got.logprobs[: len(tokens)],
                         prompt_logprobs=prompt_logprobs,
                         finish=None if is_complete else finish,
                     )
@@ -201,19 +233,26 @@ class Scheduler:
             if is_complete:
                 # Apart from its last token, which is text and not what ended it.
                 outputs.append(Output(seq=seq, finish="stop"))
-            self.totals.generated_tokens += len(got.tokens)
+            self.totals.generated_tokens += len(tokens)
             if finish or is_complete:
                 self.finish(seq)
         self.totals.prompt_tokens += prefill
         if elapsed_s is not None:
-            self._cost.record(decodes=decodes, prefill_tokens=prefill, elapsed_s=elapsed_s)
+            if plan.num_tokens == decodes + prefill:
+                self._cost.record(decodes=decodes, prefill_tokens=prefill, elapsed_s=elapsed_s)
+            if not prefill:
+                self._drafting.record(tokens=plan.num_tokens, elapsed_s=elapsed_s)
         return outputs
 
     def find_prefix(self, seq: Sequence) -> Prefix:
         """The longest beginning of `seq` that some lane holds, and that a sequence before it is computing."""
         limit = seq.num_tokens - 1  # the last token is computed anew: its logits are wanted
         best = Prefix(None, 0, 0)
-        if not self._caches or seq.prompt_logprobs is not None:
+        if seq.prompt_logprobs is not None:
+            return best
+        if self._snapshots is not None:
+            return Prefix(None, 0, self._snapshots.awaited(seq, self._sequences))
+        if not self._caches:
             return best
         source, available, potential = None, 0, 0
         for depth, lanes in self.lanes.prefixes.match(seq.key, seq.tokens[:limit]):
@@ -272,6 +311,29 @@ class Scheduler:
             self._prefill(seq, booking, most=seq.remaining)
         return booking
 
+    def _guess(self, booking: Booking) -> None:
+        """Let a step without prefill verify guesses too, as many as are worth it."""
+        asking = [seq for seq in self.running if seq.lookup is not None and booking.draws(seq)]
+        if not asking or booking.tokens > sum(booking.draws(seq) for seq in self.running):
+            return
+        guesses = [(seq, drafts) for seq in asking if (drafts := seq.guess(WIDTHS[-1]))]
+        width = self._drafting.width(
+            [seq.lookup.acceptance for seq, _ in guesses if seq.lookup is not None],
+            streams=booking.tokens,
+            most=self._most_tokens - booking.tokens,
+        )
+        for seq, drafts in guesses:
+            if width and self.lanes.make_room(booking.tokens + len(drafts[:width])):
+                booking.guess(seq, drafts[:width])
+            else:
+                self._learn(seq, 0, right=0)
+
+    def _learn(self, seq: Sequence, guessed: int, *, right: int) -> None:
+        if seq.lookup is not None:
+            seq.lookup.learn(guessed, right)
+        self.totals.guessed_tokens += guessed
+        self.totals.right_guesses += right
+
     def _bind(self, booking: Booking) -> None:
         """Give what is booked the masks of its grammars. Who has nothing left to say, or a grammar that cannot go
         on, leaves."""
@@ -296,7 +358,7 @@ class Scheduler:
         if not self._restore(seq, booking):
             return
         booking.drop(seq)
-        count = min(seq.remaining, most, booking.budget)
+        count = min(seq.to_next_mark, most, booking.budget)
         if not self.lanes.make_room(booking.tokens + count):
             count = min(count, max(1, self.lanes.free_tokens - booking.tokens))
             if not self._make_room(seq, count, booking):
@@ -373,7 +435,7 @@ class Scheduler:
 
     def _stored(self, seq: Sequence) -> Stored:
         """The beginning of `seq` that is kept outside of the cache."""
-        if not self._caches or seq.prompt_logprobs is not None:
+        if seq.prompt_logprobs is not None:
             return Stored((), 0)
         return self.lanes.store.match(seq.key, seq.tokens[: seq.num_tokens - 1])
 
@@ -434,6 +496,8 @@ class Scheduler:
 
     def _leave_lane(self, seq: Sequence, *, cache: bool) -> None:
         if seq.lane is not None:
+            if cache and self._snapshots is not None:
+                self._snapshots.keep_end(seq)
             self.lanes.release(seq.lane, cache=cache and self._caches)
             seq.lane = None
 

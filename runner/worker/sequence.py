@@ -10,12 +10,23 @@ from backends.contract import Sampling
 from runner.worker.lanes import Lane
 from runner.worker.prefix_index import Key
 from runner.worker.prefix_store import Stored
+from runner.worker.prompt_lookup import PromptLookup
 
 if TYPE_CHECKING:
     from runner.worker.grammar.matcher import Matcher
 
 PATIENCE_S = 30.0
 """A sequence gives way to those of a level above that came at most so much later: nothing waits for ever."""
+
+
+def due_at(submitted_at: float, level: int) -> float:
+    """What ranks a sequence of a priority level: the time of submission, later for each level below the highest."""
+    return submitted_at + PATIENCE_S * max(0, level - 1)
+
+
+def delayed_due(now: float, level: int) -> float:
+    """The same for one that waited too long: as if it had come a level below just now."""
+    return now + PATIENCE_S * max(1, level)
 
 
 class Phase(enum.Enum):
@@ -43,6 +54,9 @@ class Sequence:
     There is no prefill and no decode phase: a step computes tokens until `num_computed` has caught up, and the
     last one's logits give the next token. After preemption `num_computed` is 0 and the same catching up resumes.
     `matcher` says which tokens may come next, where the output is bound to a grammar.
+    The first `turn_tokens` are the turns of a chat, without what asks for an answer; `marks` are the lengths after
+    which the engine's state is kept, where it cannot be cut. `lookup` guesses what comes next, where
+    that was asked for.
     """
 
     __slots__ = (
@@ -56,6 +70,8 @@ class Sequence:
         "lane",
         "limits",
         "logprobs",
+        "lookup",
+        "marks",
         "matcher",
         "num_prompt",
         "phase",
@@ -66,6 +82,7 @@ class Sequence:
         "stored",
         "submitted_at",
         "tokens",
+        "turn_tokens",
         "was_preempted",
     )
 
@@ -80,13 +97,16 @@ class Sequence:
         priority: int = 0,
         adapter: str | None = None,
         cache_salt: str | None = None,
+        turn_tokens: int = 0,
         logprobs: int | None = None,
         prompt_logprobs: int | None = None,
         matcher: "Matcher | None" = None,
+        looks_up: bool = False,
         submitted_at: float = 0.0,
     ) -> None:
         self.id = id
         self.tokens = list(prompt)
+        self.lookup = PromptLookup(self.tokens) if looks_up else None
         self.num_prompt = len(self.tokens)
         self.sampling = sampling
         self.limits = limits
@@ -94,6 +114,8 @@ class Sequence:
         self.priority = priority
         self.adapter = adapter
         self.cache_salt = cache_salt
+        self.turn_tokens = turn_tokens
+        self.marks: set[int] = set()
         self.logprobs = logprobs
         self.prompt_logprobs = prompt_logprobs
         self.prompt_logprobs_sent = 0
@@ -104,7 +126,7 @@ class Sequence:
         self.was_preempted = False
         self.cached_tokens = 0
         self.submitted_at = submitted_at
-        self.due = submitted_at + PATIENCE_S * max(0, priority - 1)
+        self.due = due_at(submitted_at, priority)
         self.first_planned_at: float | None = None
 
     @property
@@ -115,7 +137,7 @@ class Sequence:
     def delay(self, now: float) -> None:
         """It waited too long: it goes behind all that came at its level so far, as if it had come a level below
         just now, and has no deadline any more."""
-        self.due = now + PATIENCE_S * max(1, self.priority)
+        self.due = delayed_due(now, self.priority)
         self.limits = msgspec.structs.replace(self.limits, queue_deadline=None)
 
     @property
@@ -140,12 +162,33 @@ class Sequence:
         return len(self.tokens) - self.num_computed
 
     @property
+    def to_next_mark(self) -> int:
+        """Tokens to compute before the state is to be kept, or else before the next token can be drawn."""
+        computed = self.num_computed
+        return min((mark - computed for mark in self.marks if mark > computed), default=self.remaining)
+
+    @property
     def is_decoding(self) -> bool:
         return self.num_output > 0 and self.remaining == 1
 
     @property
     def wants_output(self) -> bool:
         return self.limits.max_tokens > 0
+
+    def guess(self, most: int) -> list[int]:
+        """Up to `most` tokens that may come next, and that there would be room for."""
+        if self.lookup is None or self.matcher is not None or self.num_output < self.limits.min_tokens:
+            return []
+        # One more than the guesses is drawn at least.
+        return self.lookup.guess(min(most, self.limits.max_tokens - self.num_output - 1))
+
+    def take(self, drawn: TokenList[int]) -> tuple[tuple[int, ...], str | None]:
+        """Append what was drawn, up to what ends the sequence; that part of it, and how it ends."""
+        for count, token in enumerate(drawn, start=1):
+            self.tokens.append(token)
+            if finish := self.finish_after(token):
+                return tuple(drawn[:count]), finish
+        return tuple(drawn), None
 
     def finish_after(self, token: int) -> str | None:
         """ "stop" or "length" if `token`, the newest, ends the sequence."""

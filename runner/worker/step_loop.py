@@ -12,7 +12,7 @@ from collections.abc import Sequence as List
 from typing import NamedTuple
 
 from backends.contract import EngineError, EngineInfo, StepEngine
-from runner.errors import DeadlineExceeded, WireError
+from runner.errors import WireError
 from runner.wire.messages import CallFailed, Done, FromWorker, SchedulerLimits, WorkerStats
 from runner.worker import answers
 from runner.worker.answers import Sender
@@ -20,6 +20,7 @@ from runner.worker.embedding import Embedding
 from runner.worker.jobs import Job
 from runner.worker.scheduler import Output, Scheduler
 from runner.worker.sequence import Phase, Sequence
+from runner.worker.turned_away import waited_too_long
 
 logger = logging.getLogger(__name__)
 
@@ -198,14 +199,19 @@ class StepLoop:
         if index == 0 and seq.first_planned_at is not None:
             job.cached_tokens = seq.cached_tokens
             job.queue_s = seq.first_planned_at - seq.submitted_at
-        messages = job.feed(
-            index,
-            output.tokens,
-            logprobs=output.logprobs,
-            prompt_logprobs=output.prompt_logprobs,
-            finish=output.finish,
-            stop_token_ids=seq.limits.stop_token_ids,
-        )
+        messages: list[FromWorker] = []
+        # One by one, as a stop text among several tokens ends the answer before the others.
+        for part in output.parts():
+            messages += job.feed(
+                index,
+                part.tokens,
+                logprobs=part.logprobs,
+                prompt_logprobs=part.prompt_logprobs,
+                finish=part.finish,
+                stop_token_ids=seq.limits.stop_token_ids,
+            )
+            if job.samples[index].is_finished:
+                break
         if job.samples[index].is_finished:
             self.scheduler.finish(seq)
             del self._members[seq.id]
@@ -220,8 +226,7 @@ class StepLoop:
             if seq.limits.is_delayable:
                 self.scheduler.delay(seq, self._clock())
             elif member is not None and not self._has_begun(member.job.call):
-                error = DeadlineExceeded("the request waited longer in the queue than its queue_timeout_s")
-                messages.append(member.job.fail(error))
+                messages.append(member.job.fail(waited_too_long()))
                 self._forget(member.job.call)
         return messages
 
@@ -252,4 +257,6 @@ class StepLoop:
             step_tokens=step_tokens,
             step_rows=step_rows,
             offloaded_bytes=scheduler.lanes.store.used_bytes,
+            guessed_tokens_total=totals.guessed_tokens,
+            right_guesses_total=totals.right_guesses,
         )

@@ -1,6 +1,6 @@
 """Who may join a queue and who is turned away: counts against limits. Pure."""
 
-from runner.errors import Overloaded
+from runner.errors import DeadlineExceeded, Overloaded
 from runner.wire.messages import SchedulerLimits
 
 
@@ -28,3 +28,8 @@ def check_embeds(limits: SchedulerLimits, waiting: int) -> None:
             f"the model's queue is full ({waiting} calls for embeddings wait, scheduler.max_queue_size is {most}); "
             "try again later"
         )
+
+
+def waited_too_long() -> DeadlineExceeded:
+    """What becomes of who waited longer than its queue's limit."""
+    return DeadlineExceeded("the request waited longer in the queue than its queue_timeout_s")

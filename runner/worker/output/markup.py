@@ -9,7 +9,7 @@ from backends.contract import Engine
 from runner.errors import UnsupportedFeature
 from runner.wire.messages import TemplateTexts
 from runner.wire.requests import ChatPrompt, Constraint, GenerateRequest, ToolUse
-from runner.worker.output.call_grammar import call_grammar
+from runner.worker.output.call_grammar import call_grammar, lazy_call_grammar
 from runner.worker.output.message import MessageReader
 from runner.worker.output.reasoning import ReasoningReader, ReasoningTags, find_reasoning_tags
 from runner.worker.output.tool_calls import ToolCallReader
@@ -73,7 +73,7 @@ class Markup:
         use = request.tool_use
         if use is None or (use.choice == "auto" and not own):
             return own
-        functions = [tool["function"] for tool in tools_of(request)]
+        functions = functions_of(request)
         if use.choice == "function":
             functions = [function for function in functions if function["name"] == use.name]
         grammar = call_grammar(
@@ -81,6 +81,22 @@ class Markup:
         )
         calls = Constraint("lark", grammar)
         return (*own, calls) if use.choice == "auto" else (calls,)
+
+    def strict_calls(self, request: GenerateRequest) -> tuple[Constraint, ...]:
+        """What binds calls that are left to the model, where some are to be strict. Raises UnsupportedFeature where
+        the model has no format for calls."""
+        use = request.tool_use
+        if use is None or not use.strict:
+            return ()
+        grammar = lazy_call_grammar(
+            self.require_tool_format(),
+            functions_of(request),
+            strict=use.strict,
+            parallel=_may_call_on(use),
+            symbol=self.symbol,
+            thinks=self.reasoning.open if request.split_reasoning and self.reasoning is not None else "",
+        )
+        return (Constraint("lark", grammar),)
 
     def reader(
         self, request: GenerateRequest, prompt: Sequence[int] | str, stops: StopMatcher
@@ -94,8 +110,8 @@ class Markup:
             reasoning = ReasoningReader(self.reasoning, is_open=self.is_reasoning(prompt))
         if request.tool_use is not None:
             format = self.require_tool_format()
-            names = [tool["function"]["name"] for tool in tools_of(request)]
-            calls = ToolCallReader(format, names, most=None if _may_call_on(request.tool_use) else 1)
+            tools = {one["name"]: one.get("parameters") or {} for one in functions_of(request)}
+            calls = ToolCallReader(format, tools, most=None if _may_call_on(request.tool_use) else 1)
         if reasoning is None and calls is None:
             return None
         return MessageReader(stops, reasoning=reasoning, calls=calls, new_id=self._call_id)
@@ -124,6 +140,7 @@ def _may_call_on(use: ToolUse) -> bool:
     return use.parallel and use.choice != "function"
 
 
-def tools_of(request: GenerateRequest) -> Sequence[Mapping[str, Any]]:
-    """The tools that a request's template is shown."""
-    return (request.prompt.tools or ()) if isinstance(request.prompt, ChatPrompt) else ()
+def functions_of(request: GenerateRequest) -> Sequence[Mapping[str, Any]]:
+    """The functions that a request's template is shown."""
+    tools = (request.prompt.tools or ()) if isinstance(request.prompt, ChatPrompt) else ()
+    return [tool["function"] for tool in tools]

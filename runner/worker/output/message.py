@@ -40,6 +40,7 @@ class MessageReader:
         self._content = _Edges(holds=calls is not None)
         self._num_first_tokens = 0
         self._num_calls = self._num_whole = 0
+        self._ids: set[str] = set()
 
     @property
     def is_done(self) -> bool:
@@ -93,7 +94,7 @@ class MessageReader:
 
     def _take(self, parts: Iterable[Part]) -> list[Gain]:
         gains: list[Gain] = []
-        for kind, text in parts:
+        for kind, text, id in parts:
             match kind:
                 case Kind.REASONING:
                     gains.append(Gain(reasoning=self._thought.pass_on(text)))
@@ -105,7 +106,7 @@ class MessageReader:
                 case Kind.CALL:
                     gains.append(Gain(text=self._stops.flush()))
                     self._content.mark()
-                    begun = ToolCallDelta(self._num_calls, id=self._new_id(), name=text)
+                    begun = ToolCallDelta(self._num_calls, id=self._unique(id), name=text)
                     gains.append(Gain(tool_calls=(begun,)))
                     self._num_calls += 1
                 case Kind.ARGUMENTS:
@@ -113,6 +114,13 @@ class MessageReader:
                 case Kind.END:
                     self._num_whole += 1
         return gains
+
+    def _unique(self, id: str) -> str:
+        """The model's own id for a call, or a new one where there is none or it was used before."""
+        if not id or id in self._ids:
+            id = self._new_id()
+        self._ids.add(id)
+        return id
 
     def _until_stop(self, text: str) -> str:
         if not text:

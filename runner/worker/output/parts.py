@@ -16,7 +16,8 @@ class Kind(enum.IntEnum):
 
 class Part(NamedTuple):
     """A piece of text. CALL begins a tool call and holds the tool's name; ARGUMENTS belong to the last call, and END
-    tells that it has them all."""
+    tells that it has them all. `id`: what the model itself calls the call."""
 
     kind: Kind
     text: str
+    id: str = ""

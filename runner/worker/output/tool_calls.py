@@ -6,12 +6,13 @@ like a call comes out as content. Of a call that breaks off after it was announc
 
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from runner.worker.output.json_text import JsonFollower
+from runner.worker.output.parameters import ParameterFollower
 from runner.worker.output.parts import Kind, Part
 from runner.worker.output.tool_formats import ToolFormat
 from runner.worker.text import overlap
@@ -30,12 +31,14 @@ _LONGEST_NAME = 256
 
 
 class ToolCallReader:
-    """The calls of one answer. `names`: the tools there are, of which a call must be that nothing announces.
-    `most`: nothing is read beyond so many calls."""
+    """The calls of one answer. `tools`: the schemas of those there are by name, of which a call must be that nothing
+    announces. `most`: nothing is read beyond so many calls."""
 
-    def __init__(self, format: ToolFormat, names: Collection[str], *, most: int | None = None) -> None:
+    def __init__(
+        self, format: ToolFormat, tools: Mapping[str, Mapping[str, Any]], *, most: int | None = None
+    ) -> None:
         self._format = format
-        self._names = names
+        self._tools = tools
         self._most = most
         self._marks = (format.open, *format.section)
         self._open = re.compile(re.escape(format.open) + r"\s*(\[)?\s*")
@@ -47,7 +50,7 @@ class ToolCallReader:
         self._in_array = False
         self._is_bare = False
         self._is_object = True
-        self._follower = JsonFollower()
+        self._follower: JsonFollower | ParameterFollower = JsonFollower()
         self._object_at = self._followed = 0
         self._object_text: list[str] = []
 
@@ -69,7 +72,9 @@ class ToolCallReader:
         held, self._text = self._text, ""
         if not held or self.is_done or self._state in (self._rest, self._next):
             return []  # what follows a call and is no call is the beginning of more markup
-        return [Part(Kind.ARGUMENTS if self._state == self._arguments else Kind.CONTENT, held)]
+        if self._state != self._arguments:
+            return [Part(Kind.CONTENT, held)]
+        return [Part(Kind.ARGUMENTS, held)] if isinstance(self._follower, JsonFollower) else []
 
     # Each state takes what it can from the front of the text, and returns whether another may go on with it.
 
@@ -144,16 +149,18 @@ class ToolCallReader:
 
     def _name(self, at: int, parts: list[Part]) -> bool:
         """Arguments alone, with the name before them."""
-        brace = self._text.find("{", at, at + _LONGEST_NAME)
         if self._named is None or self._in_array or self._is_bare:
             return self._refuse(at, parts)
-        if brace < 0:
-            return len(self._text) - at >= _LONGEST_NAME and self._refuse(at, parts)
-        named = self._named.fullmatch(self._text, at, brace)
+        if self._format.parameters is not None:
+            named, is_whole = self._named.match(self._text, at), len(self._text) - at >= _LONGEST_NAME
+        else:
+            brace = self._text.find("{", at, at + _LONGEST_NAME)
+            is_whole = brace >= 0 or len(self._text) - at >= _LONGEST_NAME
+            named = self._named.fullmatch(self._text, at, brace) if brace >= 0 else None
         if named is None:
-            return self._refuse(at, parts)
-        self._take(brace)
-        self._announce(named.group("name"), parts, is_object=False)
+            return is_whole and self._refuse(at, parts)
+        self._take(named.end())
+        self._announce(named.group("name"), parts, is_object=False, id=named.groupdict().get("id") or "")
         return True
 
     def _arguments(self, parts: list[Part]) -> bool:
@@ -210,12 +217,16 @@ class ToolCallReader:
         self._state = self._head
 
     def _is_known(self, name: str) -> bool:
-        return not self._is_bare or name in self._names
+        return not self._is_bare or name in self._tools
 
-    def _announce(self, name: str, parts: list[Part], *, is_object: bool) -> None:
-        parts.append(Part(Kind.CALL, name))
+    def _announce(self, name: str, parts: list[Part], *, is_object: bool, id: str = "") -> None:
+        parts.append(Part(Kind.CALL, name, id))
         self._is_object = is_object
-        self._follower = JsonFollower()
+        marks = self._format.parameters
+        if is_object or marks is None:
+            self._follower = JsonFollower()
+        else:
+            self._follower = ParameterFollower(marks, self._tools.get(name, {}))
         self._state = self._arguments
 
     def _end(self, parts: list[Part]) -> None:

@@ -6,10 +6,12 @@ from types import MappingProxyType
 
 import msgspec
 
+from runner.worker.output.parameters import ParameterMarks
+
 
 class Written(msgspec.Struct, frozen=True):
     """Calls as the model was trained to write them: `begin`, calls with `between` between them, `end`. In `call`
-    stand NAME and ARGUMENTS; a line break may also be left out."""
+    stand NAME and ARGUMENTS, and INDEX for a number; a line break may also be left out."""
 
     call: str
     between: str = ""
@@ -22,7 +24,8 @@ class ToolFormat(msgspec.Struct, frozen=True, kw_only=True):
 
     `sign`: a regular expression that the chat templates of its models match. A call begins after `open`, and also
     where the answer does if it is `bare`. It is an object with name and arguments, an array of such objects, or,
-    where `named` (a regular expression with the group "name") matches, arguments alone. `close` may follow a call
+    where `named` (a regular expression with the group "name", and "id" where the model gives its calls ids) matches,
+    arguments alone: an object, or `parameters` by these marks. `close` may follow a call
     and `section` surround them all; `separator` stands between calls without `open`. `short_ids`: the template
     takes call ids of nine letters and digits only.
     """
@@ -35,6 +38,7 @@ class ToolFormat(msgspec.Struct, frozen=True, kw_only=True):
     separator: str = ""
     others: str = ""
     named: str = ""
+    parameters: ParameterMarks | None = None
     bare: bool = False
     short_ids: bool = False
 
@@ -42,9 +46,9 @@ class ToolFormat(msgspec.Struct, frozen=True, kw_only=True):
     def markup(self) -> str:
         """All texts that may be control tokens and must be seen all the same, in a row."""
         written = self.written
-        return "".join(
-            (self.open, self.close, *self.section, self.others, written.begin, written.call, written.end)
-        )
+        parameter = self.parameters.written if self.parameters is not None else ""
+        texts = (self.open, self.close, *self.section, self.others)
+        return "".join((*texts, written.begin, written.call, parameter, written.end))
 
 
 _OBJECT = '{"name": "NAME", "arguments": ARGUMENTS}'
@@ -87,6 +91,46 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = MappingProxyType(
             open="<|tool_call|>",
             close="<|/tool_call|>",
             written=Written(_OBJECT, ", ", begin="<|tool_call|>[", end="]"),
+        ),
+        "qwen3-coder": ToolFormat(
+            sign=r"<function=.*<parameter=",
+            open="<tool_call>",
+            close="</tool_call>",
+            named=r"<function=(?P<name>[^>\n]+)>",
+            parameters=ParameterMarks(
+                opening="<parameter=",
+                key=r"<parameter=(?P<key>[^>\n]+)>",
+                close="</parameter>",
+                end="</function>",
+                written="<parameter=KEY>\nVALUE\n</parameter>\n",
+                pad="\n",
+            ),
+            written=Written("<tool_call>\n<function=NAME>\nARGUMENTS</function>\n</tool_call>", "\n"),
+        ),
+        "glm": ToolFormat(
+            sign=r"<arg_key>",
+            open="<tool_call>",
+            named=r"(?P<name>[\w.-]+)\s*(?=<)",
+            parameters=ParameterMarks(
+                opening="<arg_key>",
+                key=r"<arg_key>(?P<key>[^<]+)</arg_key>\s*<arg_value>",
+                close="</arg_value>",
+                end="</tool_call>",
+                written="<arg_key>KEY</arg_key>\n<arg_value>VALUE</arg_value>\n",
+            ),
+            written=Written("<tool_call>NAME\nARGUMENTS</tool_call>", "\n"),
+        ),
+        "kimi": ToolFormat(
+            sign=r"<\|tool_calls_section_begin\|>",
+            open="<|tool_call_begin|>",
+            section=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+            named=r"(?P<id>(?:functions\.)?(?P<name>[\w.-]+?)(?::\d+)?)\s*<\|tool_call_argument_begin\|>\s*",
+            close="<|tool_call_end|>",
+            written=Written(
+                "<|tool_call_begin|>functions.NAME:INDEX<|tool_call_argument_begin|>ARGUMENTS<|tool_call_end|>",
+                begin="<|tool_calls_section_begin|>",
+                end="<|tool_calls_section_end|>",
+            ),
         ),
         "deepseek-v3": ToolFormat(
             sign=r"<｜tool▁calls▁begin｜>.*```json",

@@ -72,6 +72,31 @@ def test_the_final_message_is_continued_where_its_content_ends() -> None:
     assert pieces[-1].text.endswith("<|im_start|>assistant\nThe answer")
 
 
+@pytest.mark.parametrize("content", ["i", "as", "", "two words ", "<|im_end|>", "user"])
+def test_what_is_continued_may_stand_elsewhere_in_the_prompt_too(content: str) -> None:
+    pieces = render(CHATML, chat("Hi", content, continue_final_message=True))
+    assert "".join(piece.text for piece in pieces).endswith(f"<|im_start|>assistant\n{content}")
+
+
+def test_a_template_that_does_not_show_the_last_message_cannot_continue_it() -> None:
+    with pytest.raises(TemplateError, match="continue_final_message"):
+        render("{{ messages[0].content }}", chat("Hi", "So", continue_final_message=True))
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("{% if enable_thinking %}x{% endif %}", {"enable_thinking"}),
+        ("{% set thinking = thinking | default(true) %}{{ thinking }}", {"thinking"}),
+        ("{% macro m(x) %}{{ x }}{{ reasoning_effort }}{% endmacro %}{{ m(1) }}", {"reasoning_effort"}),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", {"messages"}),
+    ],
+)
+def test_a_template_knows_the_variables_that_it_reads(source: str, names: set[str]) -> None:
+    assert ChatTemplate(source, special_tokens=()).variables >= names
+    assert "verbosity" not in ChatTemplate(source, special_tokens=()).variables
+
+
 def test_raise_exception_gives_its_message() -> None:
     with pytest.raises(TemplateError, match="roles must alternate"):
         render("{{ raise_exception('roles must alternate') }}", chat("x"))

@@ -1,5 +1,7 @@
 """What a request becomes: defaults, capabilities and limits."""
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 
@@ -7,7 +9,17 @@ from backends.echo.engine import EchoEngine
 from backends.echo.stream import EchoStreamEngine
 from runner.errors import InvalidRequest, UnsupportedFeature, WrongKind
 from runner.wire.messages import TemplateTexts, Tokenize
-from runner.wire.requests import ChatPrompt, EditPrompt, GenerateRequest, TextPrompt, TokenPrompt
+from runner.wire.requests import (
+    STRICT,
+    ChatPrompt,
+    EditPrompt,
+    GenerateRequest,
+    TextPrompt,
+    TokenPrompt,
+    ToolUse,
+)
+from runner.worker.admission import refusal
+from runner.worker.intake import Intake
 from tests.support import echo_engine, make_intake, make_start
 
 
@@ -39,6 +51,18 @@ def test_what_the_engine_lacks_is_refused_by_name(
     assert make_intake(echo_engine()).job(1, request(**given)).prompt
 
 
+def test_a_salt_is_refused_by_an_engine_that_keeps_prefixes_and_cannot_tell_them_apart() -> None:
+    engine = EchoStreamEngine()
+    engine.load(make_start().load, lambda _: None)
+    salted = request(cache_salt="mine")
+    assert make_intake(engine).job(1, salted)
+    engine.info = msgspec.structs.replace(engine.info, capabilities=engine.info.capabilities - {"cache_salt"})
+    with pytest.raises(UnsupportedFeature, match="cache_salt"):
+        make_intake(engine).job(1, salted)
+    engine.info = msgspec.structs.replace(engine.info, prefix="none")
+    assert make_intake(engine).job(1, salted)
+
+
 def test_a_bias_that_the_configuration_asks_for_is_refused_too() -> None:
     intake = make_intake(engine_without("logit_bias"), make_start(defaults={"logit_bias": {1: 1.0}}))
     with pytest.raises(UnsupportedFeature, match="logit_bias"):
@@ -63,6 +87,65 @@ def test_a_request_overrides_the_configuration_with_nothing() -> None:
     assert sequence.limits.min_tokens == 0 and sequence.limits.eos_ids
 
 
+@pytest.mark.parametrize(
+    ("seed", "seeds"),
+    [
+        (None, [None, None]),
+        (-1, [None, None]),
+        (7, [7, 8]),
+        (-7, [2**63 - 7, 2**63 - 6]),
+        (2**63 - 1, [2**63 - 1, 0]),
+    ],
+)
+def test_every_seed_but_minus_one_is_one(seed: int | None, seeds: list[int | None]) -> None:
+    asked = request(sampling={} if seed is None else {"seed": seed}, n=2)
+    assert [make_intake(echo_engine()).sampling(asked, index).seed for index in (0, 1)] == seeds
+
+
+TOOLS = ({"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {"name": "g"}})
+HERMES = TemplateTexts(tool_format="hermes", chat="{% if thinking %}{% endif %}{{ messages[0].content }}")
+
+
+def chat(use: ToolUse | None = None, **wishes: object) -> GenerateRequest:
+    messages = ({"role": "user", "content": "x"},)
+    prompt = ChatPrompt(messages=messages, tools=TOOLS if use else None, template_kwargs=wishes)
+    return GenerateRequest(prompt=prompt, tool_use=use)
+
+
+def test_what_the_template_does_not_read_is_told() -> None:
+    intake = make_intake(echo_engine(), make_start(template=HERMES))
+    assert intake.idle(chat(thinking=True, verbosity="low", colour=1)) == ("verbosity", "colour")
+    assert intake.idle(request()) == ()
+
+
+def test_strict_tools_bind_the_calls_that_are_left_to_the_model() -> None:
+    intake = make_intake(echo_engine(), make_start(template=HERMES))
+    strict, loose = chat(ToolUse(strict=("f",))), chat(ToolUse())
+    form = intake.form(intake.job(1, strict))
+    assert form is not None and [one.kind for one in form.constraints] == ["lark"]
+    assert intake.idle(strict) == ()
+    assert intake.form(intake.job(2, loose)) is None
+
+
+def test_an_engine_that_cannot_bind_them_says_so() -> None:
+    engine = EchoStreamEngine()
+    engine.load(make_start().load, lambda _: None)
+    for made in (engine, engine_without("mask")):
+        intake = make_intake(made, make_start(template=HERMES))
+        asked = chat(ToolUse(strict=("f",)))
+        assert intake.form(intake.job(1, asked)) is None
+        assert intake.idle(asked) == (STRICT,)
+
+
+def test_a_request_that_is_nested_too_deeply_is_refused_and_no_fault_of_ours() -> None:
+    nested: object = "x"
+    for _ in range(3000):
+        nested = [nested]
+    with pytest.raises(RecursionError) as caught:
+        make_intake(echo_engine()).prompts.pieces(ChatPrompt(messages=({"role": "user", "content": nested},)))
+    assert refusal(1, caught.value).error.kind == "InvalidRequest"
+
+
 def test_a_stream_engine_is_told_the_callers_request_id() -> None:
     engine = EchoStreamEngine()
     engine.load(make_start().load, lambda _: None)
@@ -81,6 +164,18 @@ def test_a_model_that_makes_vectors_only_generates_nothing() -> None:
         intake.job(1, request())
     assert caught.value.param == "model"
     assert intake.prompts.embed_batch([TextPrompt("hi")], dimensions=None) == [[104, 105]]
+
+
+def test_what_is_embedded_has_its_frame_and_is_counted_with_it() -> None:
+    class Framing(EchoEngine):
+        def framed(self, tokens: Sequence[int]) -> list[int]:
+            return [256, *tokens, 259]
+
+    engine = Framing()
+    engine.load(msgspec.structs.replace(make_start().load, embeddings=True), lambda _: None)
+    assert make_intake(engine).prompts.embed_batch([TextPrompt("hi")], dimensions=None) == [
+        [256, 104, 105, 259]
+    ]
 
 
 def test_a_model_that_was_not_loaded_for_vectors_makes_none() -> None:
@@ -139,3 +234,41 @@ def test_tokens_come_without_bos_and_with_their_bytes_where_that_is_asked_for() 
     )
     assert answer.tokens == (0xC3, 0xA9, 258)
     assert answer.pieces == (b"\xc3", b"\xa9", b"<|im_end|>")
+
+
+def asking(*turns: tuple[str, str], **given: object) -> GenerateRequest:
+    messages = tuple({"role": role, "content": content} for role, content in turns)
+    return GenerateRequest(prompt=ChatPrompt(messages=messages, **given))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "given", "behind"),
+    [
+        ("tip", {}, "<|im_start|>assistant\n"),
+        ("tip", {"add_generation_prompt": False}, None),
+        ("tokens", {}, None),
+    ],
+)
+def test_where_states_cannot_be_cut_it_is_told_where_a_chats_turns_end(
+    prefix: str, given: dict[str, object], behind: str | None
+) -> None:
+    engine = echo_engine(options={"prefix": prefix})
+    intake = make_intake(engine)
+    (sequence,) = intake.sequences(intake.job(1, asking(("user", "hi"), **given)))
+    expected = 0 if behind is None else sequence.num_prompt - len(engine.tokenize(behind, special=True))
+    assert sequence.turn_tokens == expected
+
+
+def test_the_texts_that_end_an_engines_own_turns_end_answers_of_chats_alone() -> None:
+    engine = echo_engine()
+    engine.info = msgspec.structs.replace(engine.info, chat_stops=("\n\nUser:",))
+    own, other = make_intake(engine), make_intake(engine, make_start(template=TemplateTexts(chat="{{ 1 }}")))
+
+    def end(intake: Intake, request: GenerateRequest) -> str | None:
+        job = intake.job(1, request)
+        job.feed(0, tuple(b"an answer\n\nUser: x"))
+        return "stop" if job.is_finished else None
+
+    assert end(own, asking(("user", "hi"))) == "stop"
+    assert end(own, request()) is None
+    assert end(other, asking(("user", "hi"))) is None

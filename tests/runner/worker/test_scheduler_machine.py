@@ -1,5 +1,7 @@
 """Scheduler, lanes and prefix index under arbitrary histories: invariants hold, and nobody's answer changes."""
 
+from typing import Any
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -14,25 +16,37 @@ PROMPTS = st.one_of(
     st.builds(lambda tail: "a shared beginning " + tail, st.text("xy", min_size=1, max_size=14)),
 )
 KV_TOKENS = 72
+LONGEST_TURN = 40
 MOST_STEPS = 400  # 40 sequences of 40 tokens at most, recomputed now and then
 
 
 class SchedulerMachine(RuleBasedStateMachine):
     """A small pool and few lanes, so that eviction, preemption and waiting happen all the time."""
 
+    prefix = "tokens"
+
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = make_scheduler(lanes=6, kv_tokens=KV_TOKENS, max_lanes=4, max_batch_tokens=16)
-        self.engine = self.scheduler.engine  # type: ignore[attr-defined]
         self.sequences: dict[int, Sequence] = {}
-        self.prompts: dict[int, tuple[str, int]] = {}
+        self.prompts: dict[int, tuple[str | list[int], int]] = {}
+        self.finished: list[list[int]] = []
         self.outputs: dict[int, list[int]] = {}
         self.next_id = 1
 
     @initialize(offload_tokens=st.sampled_from([0, 30, 1000]), block_tokens=st.sampled_from([1, 4, 128]))
-    def offload(self, offload_tokens: int, block_tokens: int) -> None:
+    def begin(self, offload_tokens: int, block_tokens: int) -> None:
         bytes_per_token = 4  # echo's
-        self.scheduler.lanes.store = PrefixStore(bytes_per_token * offload_tokens, block_tokens=block_tokens)
+        self.scheduler = make_scheduler(
+            lanes=6,
+            kv_tokens=KV_TOKENS,
+            options={"prefix": self.prefix},
+            max_lanes=4,
+            max_batch_tokens=16,
+            offload_bytes=bytes_per_token * offload_tokens,
+        )
+        self.engine = self.scheduler.engine  # type: ignore[attr-defined]
+        if isinstance(self.scheduler.lanes.store, PrefixStore):
+            self.scheduler.lanes.store.block_tokens = block_tokens
 
     @rule(
         prompt=PROMPTS,
@@ -40,11 +54,31 @@ class SchedulerMachine(RuleBasedStateMachine):
         priority=st.integers(1, 3),
         age_s=st.sampled_from([0.0, 20.0, 40.0]),
         salt=st.sampled_from([None, None, "s"]),
+        turn_tokens=st.sampled_from([0, 17, 20, 24]),
     )
-    def add(self, prompt: str, max_tokens: int, priority: int, age_s: float, salt: str | None) -> None:
+    def add(
+        self,
+        prompt: str,
+        max_tokens: int,
+        *,
+        priority: int,
+        age_s: float,
+        salt: str | None,
+        turn_tokens: int,
+    ) -> None:
+        given = {"priority": priority, "submitted_at": -age_s, "cache_salt": salt}
+        self._add(prompt, max_tokens, turn_tokens=min(turn_tokens, len(prompt) - 1), **given)
+
+    @precondition(lambda self: self.finished)
+    @rule(data=st.data(), tail=st.text("xy", max_size=4), max_tokens=st.integers(1, 14))
+    def follow_up(self, data: st.DataObject, tail: str, max_tokens: int) -> None:
+        """The next turn repeats a prompt and its answer."""
+        text = data.draw(st.sampled_from(self.finished))
+        self._add([*text, *tail.encode()], max_tokens, turn_tokens=len(text))
+
+    def _add(self, prompt: str | list[int], max_tokens: int, **given: Any) -> None:
         number, self.next_id = self.next_id, self.next_id + 1
-        given = {"max_tokens": max_tokens, "priority": priority, "submitted_at": -age_s, "cache_salt": salt}
-        sequence = make_sequence(number, prompt, **given)
+        sequence = make_sequence(number, prompt, max_tokens=max_tokens, **given)
         self.sequences[number] = sequence
         self.prompts[number] = (prompt, max_tokens)
         self.outputs[number] = []
@@ -131,7 +165,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             self._check(number)
 
     def _check(self, number: int) -> None:
-        self.sequences.pop(number)
+        tokens = self.sequences.pop(number).tokens
+        if len(tokens) <= LONGEST_TURN:
+            self.finished.append(tokens)
         prompt, max_tokens = self.prompts[number]
         alone = make_scheduler(lanes=1, kv_tokens=KV_TOKENS, max_lanes=1)
         alone.add(make_sequence(1, prompt, max_tokens=max_tokens))
@@ -141,5 +177,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.outputs[number] == said, f"sequence {number} said something else"
 
 
+class SnapshotMachine(SchedulerMachine):
+    """The same over an engine whose states cannot be cut."""
+
+    prefix = "tip"
+
+
 TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestSnapshots = SnapshotMachine.TestCase
+TestSnapshots.settings = TestScheduler.settings

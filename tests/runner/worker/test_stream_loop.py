@@ -38,7 +38,7 @@ class Yard:
         self.engine.load(make_start().load, lambda _: None)
         self.intake = make_intake(self.engine)
         self.sink = Sink(lambda message: self.loop.stop() if self.until(message) else None)
-        self.loop = StreamLoop(self.engine, self.engine.info, sender=self.sink)
+        self.loop = StreamLoop(self.engine, self.engine.info, make_start().limits, sender=self.sink)
 
     def submit(self, call: int, prompt: str = "hello", **given: Any) -> None:
         job = self.intake.job(call, GenerateRequest(prompt=TextPrompt(prompt), **given))
@@ -115,7 +115,17 @@ def test_an_engine_that_breaks_fails_every_call_once_and_late_ones_too(
 def test_sequences_are_counted_from_submission(yard: Yard) -> None:
     yard.submit(1, n=3)
     yard.submit(2)
-    assert yard.loop.num_sequences == 4 and yard.loop.num_lanes == yard.engine.info.lanes
+    assert (yard.loop.num_sequences, yard.loop.num_lanes) == (4, 4)
+
+
+def test_what_several_gain_in_a_turn_of_the_loop_goes_out_in_one_frame(yard: Yard) -> None:
+    for call in range(1, 5):
+        yard.submit(call, max_tokens=4, ignore_eos=True)
+    yard.until = lambda message: isinstance(message, CallFinished)
+    assert yard.loop.run()
+    frames = [[message for message in frame if isinstance(message, CallDelta)] for frame in yard.sink.frames]
+    assert max(len({delta.call for delta in frame}) for frame in frames) == 4
+    assert all(isinstance(frame[-1], WorkerStats) for frame in yard.sink.frames)
 
 
 def test_an_embedding_is_answered(yard: Yard) -> None:

@@ -74,7 +74,7 @@ class Yard:
         engine.load(make_start().load, lambda _: None)
         self.intake = make_intake(engine, make_start(**start))
         self.sink = Sink(lambda message: self.loop.stop() if isinstance(message, WorkerStats) else None)
-        self.loop = StreamLoop(engine, engine.info, sender=self.sink)
+        self.loop = StreamLoop(engine, engine.info, make_start().limits, sender=self.sink)
 
     def run(self, prompt: Any = "hello", **given: Any) -> None:
         """One request to its end."""
@@ -182,6 +182,12 @@ def test_deltas_say_how_many_tokens_their_text_was(make_yard: MakeYard) -> None:
     yard = make_yard()
     yard.run(stop=("never",))
     assert sum(message.delta.num_text_tokens for message in yard.sink.of(CallDelta)) == 3
+
+
+def test_deltas_tell_the_prompts_tokens_as_soon_as_the_engine_does(make_yard: MakeYard) -> None:
+    yard = make_yard()
+    yard.run()
+    assert {message.delta.prompt_tokens for message in yard.sink.of(CallDelta)} == {7}
 
 
 def test_the_time_that_a_request_has_is_passed_on(make_yard: MakeYard) -> None:

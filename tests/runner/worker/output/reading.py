@@ -14,6 +14,7 @@ from runner.worker.text import StopMatcher
 
 THINK = ReasoningTags("<think>", "</think>")
 TOOLS = ("get_weather", "list_models")
+WEATHER = {"properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -38,11 +39,13 @@ def read(
     finish: str = "stop",
 ) -> Message:
     """The message that `chunks`, one token each, are."""
-    numbers = itertools.count()
+    numbers, calls, most = itertools.count(), None, None if parallel else 1
+    if format is not None:
+        calls = ToolCallReader(TOOL_FORMATS[format], dict.fromkeys(TOOLS, WEATHER), most=most)
     reader = MessageReader(
         StopMatcher(stops),
         reasoning=ReasoningReader(tags, is_open=is_open) if tags else None,
-        calls=ToolCallReader(TOOL_FORMATS[format], TOOLS, most=None if parallel else 1) if format else None,
+        calls=calls,
         new_id=lambda: f"id-{next(numbers)}",
     )
     gains = []
@@ -52,6 +55,7 @@ def read(
             break
     gains += reader.flush()
     reasoning, text, names, arguments, order = "", "", [], [], []
+    ids: list[str] = []
     for gain in merged(gains):
         assert any(gain)
         reasoning += gain.reasoning
@@ -59,7 +63,8 @@ def read(
         order += [kind for kind, value in zip(("reasoning", "text", "calls"), gain, strict=True) if value]
         for call in gain.tool_calls:
             if call.name is not None:
-                assert call.index == len(names) and call.id == f"id-{call.index}"
+                assert call.index == len(names) and call.id and call.id not in ids
+                ids.append(call.id)
                 names.append(call.name)
                 arguments.append("")
             assert call.index == len(names) - 1

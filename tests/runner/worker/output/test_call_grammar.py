@@ -10,7 +10,9 @@ import pytest
 from backends.echo.tokenizer import ByteTokenizer
 from runner.wire.messages import TemplateTexts
 from runner.wire.requests import ChatPrompt, Constraint, GenerateRequest, ToolUse
-from runner.worker.output.call_grammar import arguments_schema, call_grammar
+from runner.worker.grammar.forms import OutputForm, Reasoning
+from runner.worker.grammar.source import grammar_source
+from runner.worker.output.call_grammar import arguments_schema, call_grammar, lazy_call_grammar
 from runner.worker.output.markup import Markup
 from runner.worker.output.tool_formats import TOOL_FORMATS
 from tests.runner.worker.output.reading import read
@@ -30,13 +32,28 @@ BYTES = llguidance.LLTokenizer("byte")
 
 def written(format: str, *calls: tuple[str, str]) -> str:
     """Calls as the models of a format write them."""
-    form = TOOL_FORMATS[format].written
-    texts = [form.call.replace("NAME", name).replace("ARGUMENTS", arguments) for name, arguments in calls]
+    form, marks = TOOL_FORMATS[format].written, TOOL_FORMATS[format].parameters
+    texts = []
+    for number, (name, arguments) in enumerate(calls):
+        if marks is not None:
+            values = {
+                key: one if isinstance(one, str) else json.dumps(one)
+                for key, one in json.loads(arguments).items()
+            }
+            arguments = "".join(
+                marks.written.replace("KEY", key).replace("VALUE", value) for key, value in values.items()
+            )
+        filled = form.call.replace("NAME", name).replace("INDEX", str(number))
+        texts.append(filled.replace("ARGUMENTS", arguments))
     return form.begin + form.between.join(texts) + form.end
 
 
 def accepts(grammar: str, text: str) -> bool:
-    matcher = llguidance.LLMatcher(BYTES, llguidance.LLMatcher.grammar_from_lark(grammar))
+    return accepts_whole(llguidance.LLMatcher.grammar_from_lark(grammar), text)
+
+
+def accepts_whole(grammar: str, text: str) -> bool:
+    matcher = llguidance.LLMatcher(BYTES, grammar)
     assert not matcher.is_error(), matcher.get_error()
     data = list(text.encode())
     return bool(matcher.try_consume_tokens(data) == len(data)) and matcher.is_accepting()
@@ -72,7 +89,10 @@ def test_calls_of_the_tools_are_taken_and_read(format: str, calls: tuple[tuple[s
     ],
 )
 def test_what_is_no_call_of_a_tool_is_not_taken(format: str, call: tuple[str, str]) -> None:
-    assert not accepts(grammar(format, WEATHER, MODELS), written(format, call))
+    is_fine = "5" in call[1] and "." not in call[1] and TOOL_FORMATS[format].parameters is not None
+    assert (
+        accepts(grammar(format, WEATHER, MODELS), written(format, call)) == is_fine
+    )  # the text "5" is a city
 
 
 @pytest.mark.parametrize("format", TOOL_FORMATS)
@@ -81,6 +101,75 @@ def test_one_call_is_all_where_calls_may_not_be_parallel(format: str) -> None:
     assert accepts(alone, written(format, LIST))
     assert not accepts(alone, written(format, LIST, LIST))
     assert not accepts(alone, written(format))
+
+
+LOOSE = ("get_weather", '{"city": "Rome", "colour": "red"}')
+
+
+def lazy(format: str, *strict: str, parallel: bool = True) -> str:
+    functions = (WEATHER, MODELS)
+    return lazy_call_grammar(
+        TOOL_FORMATS[format], functions, strict=strict, parallel=parallel, symbol=json.dumps
+    )
+
+
+@pytest.mark.parametrize("format", TOOL_FORMATS)
+def test_calls_that_are_left_to_the_model_fit_where_they_are_strict(format: str) -> None:
+    bound = lazy(format, "get_weather")
+    fitting, loose = written(format, CITY, LIST), written(format, LOOSE)
+    assert accepts(bound, "Just an answer, 1 < 2.\n")
+    assert accepts(bound, "")
+    assert accepts(bound, fitting)
+    assert not accepts(bound, loose)
+    assert not accepts(bound, written(format, ("get_time", "{}")))
+    assert accepts(lazy(format, "list_models"), loose)
+    if not TOOL_FORMATS[format].bare:
+        assert accepts(bound, f"Let me see.\n{fitting}")
+        assert not accepts(bound, f"Let me see.\n{loose}")
+
+
+@pytest.mark.parametrize("format", TOOL_FORMATS)
+def test_one_call_is_all_there_too_where_calls_may_not_be_parallel(format: str) -> None:
+    assert accepts(lazy(format, "list_models", parallel=False), written(format, LIST))
+    assert not accepts(lazy(format, "list_models", parallel=False), written(format, LIST, LIST))
+
+
+@pytest.mark.parametrize("format", ["hermes", "llama3", "qwen3-coder", "mistral"])
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_call_that_is_only_thought_of_is_none_and_one_behind_the_thought_is_bound(
+    format: str, is_open: bool
+) -> None:
+    calls = lazy_call_grammar(
+        TOOL_FORMATS[format],
+        (WEATHER, MODELS),
+        strict=("get_weather",),
+        parallel=True,
+        symbol=json.dumps,
+        thinks="<think>",
+    )
+    form = OutputForm((Constraint("lark", calls),), Reasoning("<think>", "</think>", is_open))
+    grammar = grammar_source(form, json.dumps)
+    opening = "" if is_open else "<think>"
+    loose = written(format, LOOSE)
+    assert accepts_whole(grammar, f"{opening}So: {loose}</think>\n\nHello")
+    assert accepts_whole(grammar, f"{opening}hm</think>\n\n{written(format, CITY)}")
+    assert not accepts_whole(grammar, f"{opening}hm</think>\n\n{loose}")
+    assert not accepts_whole(grammar, f"{opening}hm")
+
+
+def test_a_control_token_that_opens_calls_begins_one_and_text_holds_none() -> None:
+    source = lazy_call_grammar(
+        TOOL_FORMATS["hermes"],
+        (MODELS,),
+        strict=("list_models",),
+        parallel=True,
+        symbol=lambda text: "<[256]>" if text == "<tool_call>" else json.dumps(text),
+    )
+    assert "suffix" not in source
+    matcher = llguidance.LLMatcher(BYTES, llguidance.LLMatcher.grammar_from_lark(source))
+    assert not matcher.is_error(), matcher.get_error()
+    data = [*b"So: ", 256, *b'{"name": "list_models", "arguments": {}}</tool_call>']
+    assert matcher.try_consume_tokens(data) == len(data) and matcher.is_accepting()
 
 
 @pytest.mark.parametrize(

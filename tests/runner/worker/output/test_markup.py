@@ -52,7 +52,9 @@ def feed(job: Job, text: str, **given: Any) -> list[Delta]:
     [
         ("{{ '<tool_call>' }}{{ call | tojson }}{{ '</tool_call>' }}", "hermes"),
         ("{{ '<tool_call>\\n<function=' + name + '>' }}", None),
-        ("{{ '<tool_call>' + name + '<arg_key>' }}", None),
+        ("{{ '<tool_call>\\n<function=' + name + '>\\n<parameter=' + key + '>' }}", "qwen3-coder"),
+        ("{{ '<tool_call>' + name + '<arg_key>' }}", "glm"),
+        ("{{ '<|tool_calls_section_begin|>' }}", "kimi"),
         ("{{ '<|python_tag|>' }}", "llama3"),
         ('{{ \'{"name": "\' + name + \'", "parameters": \' }}{{ "<|eot_id|>" }}', "llama3"),
         ("{{ '[TOOL_CALLS] [' }}", "mistral"),

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from runner.worker.output.parts import Kind
 from runner.worker.output.tool_calls import ToolCallReader
 from runner.worker.output.tool_formats import TOOL_FORMATS
-from tests.runner.worker.output.reading import TOOLS, Message, read, splits
+from tests.runner.worker.output.reading import TOOLS, WEATHER, Message, read, splits
 
 PARIS = ("get_weather", '{"city": "Paris"}')
 LIST = ("list_models", "{}")
 DEEPSEEK = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
+KIMI = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
 
 CALLS = [
     ("hermes", '<tool_call>{"name": "get_weather", "arguments": {"city": "Paris"}}</tool_call>', "", [PARIS]),
@@ -84,6 +85,29 @@ CALLS = [
         "",
         [PARIS, LIST],
     ),
+    (
+        "qwen3-coder",
+        "I look.\n<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n"
+        "</tool_call>\n<tool_call>\n<function=list_models>\n</function>\n</tool_call>",
+        "I look.",
+        [PARIS, LIST],
+    ),
+    ("qwen3-coder", "<tool_call><function=list_models></function></tool_call> Done.", "Done.", [LIST]),
+    ("qwen3-coder", '<tool_call>{"name": "list_models", "arguments": {}}</tool_call>', "", [LIST]),
+    (
+        "glm",
+        "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n</tool_call>\n"
+        "<tool_call>list_models\n</tool_call>",
+        "",
+        [PARIS, LIST],
+    ),
+    (
+        "kimi",
+        f'{KIMI[0]}<|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{{"city": "Paris"}}'
+        f"<|tool_call_end|><|tool_call_begin|>list_models<|tool_call_argument_begin|>{{}}<|tool_call_end|>{KIMI[1]}",
+        "",
+        [PARIS, LIST],
+    ),
 ]
 
 NO_CALLS = [
@@ -111,6 +135,10 @@ NO_CALLS = [
     ("mistral-v11", "[TOOL_CALLS]two words{}"),
     ("granite", "<|tool_call|>[1, 2]"),
     ("deepseek-v3.1", "<｜tool▁call▁begin｜>get weather"),
+    ("qwen3-coder", "<tool_call>\n<function=get_weather"),
+    ("qwen3-coder", "<tool_call> is what I would write, and so on" + "." * 300),
+    ("glm", "<tool_call>"),
+    ("kimi", "<|tool_call_begin|>functions.get_weather:0"),
 ]
 
 PIECES = {
@@ -126,6 +154,31 @@ PIECES = {
         "\n```<｜tool▁call▁end｜>",
     ),
     "deepseek-v3.1": (*DEEPSEEK, "<｜tool▁call▁begin｜>", "f<｜tool▁sep｜>", "<｜tool▁call▁end｜>"),
+    "qwen3-coder": (
+        "<tool_call>",
+        "</tool_call>",
+        "<function=get_weather>",
+        "</function>",
+        "<parameter=city>",
+        "<parameter=days>\n",
+        "</parameter>",
+        "\n",
+    ),
+    "glm": (
+        "<tool_call>",
+        "</tool_call>",
+        "get_weather\n",
+        "<arg_key>days</arg_key>",
+        "<arg_value>",
+        "</arg_value>",
+    ),
+    "kimi": (
+        *KIMI,
+        "<|tool_call_begin|>",
+        "functions.f:0",
+        "<|tool_call_argument_begin|>",
+        "<|tool_call_end|>",
+    ),
 }
 JSON_PIECES = (
     '{"name": "get_weather", "arguments": ',
@@ -182,11 +235,11 @@ def test_no_split_of_a_call_changes_it(row: tuple[str, str, str, object], data: 
 
 
 def test_arguments_are_passed_on_as_they_are_written() -> None:
-    reader = ToolCallReader(TOOL_FORMATS["hermes"], TOOLS)
+    reader = ToolCallReader(TOOL_FORMATS["hermes"], dict.fromkeys(TOOLS, WEATHER))
     text = '<tool_call>{"name": "get_weather", "arguments": {"city": "Pa'
-    assert reader.feed(text) == [(Kind.CALL, "get_weather"), (Kind.ARGUMENTS, '{"city": "Pa')]
-    assert reader.feed("ris") == [(Kind.ARGUMENTS, "ris")]
-    assert reader.feed('"}}') == [(Kind.ARGUMENTS, '"}'), (Kind.END, "")]
+    assert reader.feed(text) == [(Kind.CALL, "get_weather", ""), (Kind.ARGUMENTS, '{"city": "Pa', "")]
+    assert reader.feed("ris") == [(Kind.ARGUMENTS, "ris", "")]
+    assert reader.feed('"}}') == [(Kind.ARGUMENTS, '"}', ""), (Kind.END, "", "")]
 
 
 def test_a_call_that_is_cut_off_keeps_what_came_and_is_not_told_as_made() -> None:
@@ -217,6 +270,20 @@ def test_one_call_is_all_where_calls_may_not_be_parallel() -> None:
     wanted = Message(text="Let me see.", calls=(PARIS,), finish="tool_calls", order=("text", "calls"))
     assert read([text], "hermes", parallel=False) == wanted
     assert read(text, "hermes", parallel=False, finish="length") == wanted
+
+
+def test_a_call_keeps_the_id_that_its_model_gave_it() -> None:
+    call = "<|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}<|tool_call_end|>"
+    reader = ToolCallReader(TOOL_FORMATS["kimi"], {})
+    ids = [part.id for part in reader.feed(KIMI[0] + call + KIMI[1]) if part.kind is Kind.CALL]
+    assert ids == ["functions.f:0"]
+
+
+def test_text_of_a_parameter_is_passed_on_as_it_is_written() -> None:
+    reader = ToolCallReader(TOOL_FORMATS["qwen3-coder"], dict.fromkeys(TOOLS, WEATHER))
+    parts = reader.feed("<tool_call>\n<function=get_weather>\n<parameter=city>\nPa")
+    assert [part[:2] for part in parts] == [(Kind.CALL, "get_weather"), (Kind.ARGUMENTS, '{"city": "Pa')]
+    assert reader.feed("ris\n</param") == [(Kind.ARGUMENTS, "ris", "")]
 
 
 def test_half_a_character_in_arguments_stays_escaped() -> None:
