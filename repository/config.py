@@ -16,11 +16,21 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 TokenId = Annotated[str, Meta(pattern="^[0-9]+$")]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
-Ordinal = Annotated[str, Meta(pattern="^[1-9][0-9]{0,8}$")]  # a key that is a number from 1 on
+Ordinal = Annotated[str, Meta(pattern="^[1-9][0-9]{0,17}$")]  # a key that is a number from 1 on
 TimeoutAction = Literal["reject", "delay"]
 
 ToolFormat = Literal[
-    "none", "hermes", "llama3", "mistral", "mistral-v11", "granite", "deepseek-v3", "deepseek-v3.1"
+    "none",
+    "hermes",
+    "llama3",
+    "mistral",
+    "mistral-v11",
+    "granite",
+    "qwen3-coder",
+    "glm",
+    "kimi",
+    "deepseek-v3",
+    "deepseek-v3.1",
 ]
 
 
@@ -130,6 +140,7 @@ class SchedulerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     offload_bytes: Index | None = None
     max_batch_tokens: Count = 512
     prefix_cache: bool = True
+    prompt_lookup: bool = False
     max_queue_size: Index = 256
     queue_timeout_s: Seconds | None = None
     timeout_action: TimeoutAction = "reject"

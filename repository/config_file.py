@@ -113,6 +113,22 @@ def check_options(
     return option_problems(located, backend, schemas, path=shown, common=common)
 
 
+def idle_options(
+    config: ModelConfig, schema: Mapping[str, Any], *, path: Path | None = None
+) -> list[Problem]:
+    """The options that the backend takes and does nothing with: its schema calls them deprecated and says why."""
+    known = schema.get("properties", {})
+    idle = [key for key in config.options if known.get(key, {}).get("deprecated")]
+    return [
+        Problem(
+            str(path or "options"),
+            *(locate(path, key) if path is not None else (0, 0)),
+            f"{key}: {known[key].get('description') or 'no effect'}",
+        )
+        for key in idle
+    ]
+
+
 def locate(path: Path, *keys: str) -> tuple[int, int]:
     """Line and column at which a value stands in a file; zeros when it cannot be found any more."""
     root = read_document(path).root

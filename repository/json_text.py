@@ -15,6 +15,10 @@ def read_json(text: str) -> dict[str, Any]:
     except RecursionError:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
     _check_depth(value)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # which JSON can say, and nothing that the values go to
+        raise ValueError("a text holds half of a surrogate pair") from None
     match value:
         case dict():
             return value

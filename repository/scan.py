@@ -18,10 +18,8 @@ from repository.names import printable
 from repository.naming import settle_names
 from repository.options import Schemas
 from repository.problem import Problem
-from repository.snapshot import Changes, Found, ModelEntry, Snapshot, VersionEntry, diff
+from repository.snapshot import Found, ModelEntry, Snapshot
 from repository.versions import looks_like_version, parse_version_folder
-
-__all__ = ["Changes", "ModelEntry", "RepositoryError", "Snapshot", "VersionEntry", "diff", "scan"]
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What one scan found, as immutable values: models, versions, what is wrong; and how two scans differ."""
+"""What one scan found, as immutable values: models, versions, what is wrong."""
 
 from pathlib import Path
 from typing import Literal
@@ -81,35 +81,7 @@ class Snapshot(Struct, frozen=True):
     is_moving: bool = False  # something changed since the last look; worth another look soon
     found: dict[str, Found] = {}
 
-    def resolve(self, name: str) -> ModelEntry | None:
-        """The model with this name or alias."""
-        return self.models.get(self.aliases.get(name, name))
-
     def shows_same(self, other: "Snapshot") -> bool:
         """True when nothing a reader can see differs."""
         mine = (self.entries, self.waiting, self.ignored, self.aliases)
         return mine == (other.entries, other.waiting, other.ignored, other.aliases)
-
-
-class Changes(Struct, frozen=True):
-    """Names of models, sorted."""
-
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed)
-
-
-def diff(old: Snapshot, new: Snapshot) -> Changes:
-    """Which models came, went, or are not what they were."""
-    return Changes(
-        tuple(sorted(new.models.keys() - old.models.keys())),
-        tuple(sorted(old.models.keys() - new.models.keys())),
-        tuple(
-            name
-            for name, entry in sorted(new.models.items())
-            if name in old.models and old.models[name] is not entry and old.models[name] != entry
-        ),
-    )

@@ -27,19 +27,21 @@ async def watch(
 ) -> AsyncIterator[Snapshot]:
     """Yields the first snapshot at once (if it differs from the latest one), then one per change; never ends.
 
-    `latest` gives the newest snapshot there is: what is unchanged is taken from it. Hand it in, with a lock that is
-    held during a scan, where somebody else scans too; else each scan goes on from the one before.
+    Each scan goes on from the one before. Where somebody else scans too, `latest` gives the newest snapshot that the
+    reader has, and the lock is held during a scan: one that came from elsewhere is gone on from.
 
     Looks every `poll_s` seconds, or after `settle_s` if that is sooner while files are changing. Scans run in
     a thread. A scan that fails is logged once and tried again; the last snapshot stays in force.
     """
     failure = ""
     seen: Snapshot | None = None
+    known: Snapshot | None = None  # what the reader had when `seen` was made, which it need not have taken
     while True:
         pause = poll_s
         try:
             async with lock or contextlib.nullcontext():
-                previous = latest() or seen
+                newest = latest()
+                previous = newest if seen is None or newest is not known else seen
                 snapshot = await asyncio.to_thread(scan, root, previous, schemas=schemas)
         except RepositoryError as error:
             if str(error) != failure:
@@ -54,7 +56,7 @@ async def watch(
                 log.info("the repository %s can be read again", root)
             failure = ""
             is_news = previous is None or not snapshot.shows_same(previous)
-            seen = snapshot
+            seen, known = snapshot, newest
             if snapshot.is_moving:
                 pause = min(poll_s, settle_s)
             if is_news:

@@ -51,6 +51,11 @@ class Catalog:
         for model in self._all:
             model.close(error, abort_loads=True)
 
+    def abandon(self) -> None:
+        """Wait no longer for requests that still run."""
+        for model in self._all:
+            model.slots.abandon()
+
     @property
     def models(self) -> dict[str, Model]:
         return self._models
@@ -70,6 +75,7 @@ class Catalog:
 
     def look_up(self, text: str) -> tuple[Model | None, ModelName]:
         """The model that a name or alias means, if there is one, and the name taken apart."""
+        self._forget_guests()
         name = parse_name(text)
         return self._models.get(self.aliases.get(name.model, name.model)), name
 
@@ -89,12 +95,21 @@ class Catalog:
         self._guests.add(entry.name)
         return self._add(entry)
 
+    def _forget_guests(self) -> None:
+        """Those that were loaded and are no more; one whose load failed is shown with its reason."""
+        for name in [*self._guests]:
+            slots = self._models[name].slots
+            if not slots.is_busy and not any(slot.failure for slot in slots):
+                self._guests.discard(name)
+                del self._models[name]
+
     def _add(self, entry: ModelEntry) -> Model:
         model = self._models[entry.name] = self._make_model(entry)
         return model
 
     def index(self) -> tuple[ModelStatus, ...]:
         """Every model, by name, those that lost their name included."""
+        self._forget_guests()
         loaded_only = self._settings.ready_means == "loaded"
         rows = [model.status(loaded_only=loaded_only) for model in self._models.values()]
         assert self._snapshot is not None
@@ -149,6 +164,7 @@ class Catalog:
         for problem in _problems(snapshot):
             if problem not in known:
                 logger.warning("%s", problem)
+        logger.debug("the repository has %d models", len(snapshot.models))
         follow = self._follow
         for name in [name for name in self._models if name not in snapshot.models]:
             model = self._models[name]
@@ -192,9 +208,13 @@ class Catalog:
             case "none" | "poll":
                 return True
             case "explicit":
-                return model.name in settings.load_models or "*" in settings.load_models
+                return self._is_named(model)
             case _:
-                return model.config.preload or model.name in settings.load_models
+                return model.config.preload or self._is_named(model)
+
+    def _is_named(self, model: Model) -> bool:
+        """At the start it was asked for, by its name, an alias or `*`."""
+        return not {"*", model.name, *model.entry.aliases}.isdisjoint(self._settings.load_models)
 
 
 def _problems(snapshot: Snapshot) -> list[Problem]:

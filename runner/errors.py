@@ -10,6 +10,7 @@ RunnerError
 ├── ModelNotReady            loading or draining; a retry may find it ready
 │   └── ModelNotLoaded       not loaded, and nothing but a request to load it will do so
 ├── LoadFailed               the model cannot be loaded; a retry does not mend it
+│   └── EngineUnavailable    what its engine needs cannot be had now; a retry may find it
 ├── InsufficientMemory       no room for the model now
 ├── Overloaded               the queue is full
 ├── DeadlineExceeded         its time ran out, queued or running
@@ -105,6 +106,13 @@ class ModelNotLoaded(ModelNotReady):
 
 class LoadFailed(RunnerError):
     """The model could not be loaded."""
+
+
+class EngineUnavailable(LoadFailed):
+    """What the model's engine needs cannot be had now."""
+
+    retry_after_s: float | None
+    fields: ClassVar[tuple[str, ...]] = ("retry_after_s",)
 
 
 class InsufficientMemory(RunnerError):

@@ -64,6 +64,11 @@ class Instance:
         return self._process.progress if self._process is not None else 0.0
 
     @property
+    def heard_at(self) -> float:
+        """When its worker said something last, in the event loop's time."""
+        return self._process.heard_at if self._process is not None else 0.0
+
+    @property
     def is_available(self) -> bool:
         """Requests are answered at once."""
         is_alive = self._process is not None and self._process.is_alive

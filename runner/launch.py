@@ -3,19 +3,20 @@
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from backends.contract import LoadRequest
 from backends.registry import Registry
-from repository.config import ModelConfig, SchedulerConfig, Template
-from repository.config_file import check_options
+from repository.config import InstanceGroup, ModelConfig, SchedulerConfig, Template
+from repository.config_file import check_options, idle_options
 from repository.snapshot import ModelEntry, VersionEntry
 from repository.weights import WeightsError, WeightsFacts, read_facts
 from runner.cores import share_cores
+from runner.environments.interpreters import Interpreters
 from runner.errors import LoadFailed
-from runner.gpus import gpu_environment
+from runner.gpus import Gpus, gpu_environment
 from runner.instance import Launch
 from runner.ledger import mebibytes
 from runner.resolve import choose_backend
@@ -31,6 +32,12 @@ POOL_SHARE = 0.25
 
 POOL_STEP_TOKENS = 256
 MAX_LANES = 255
+
+STATE = "MODELYARD_STATE"
+"""The variable of a worker's environment by which engines find what was made for them."""
+
+STATE_SHARE = 4
+"""Where a sequence's state does not grow with its tokens, states may take this part of what the weights take."""
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,9 +68,10 @@ def plan_launch(
     free_bytes: int,
     cores: int,
     live_threads: Iterable[int],
-    interpreter: str,
-    log_dir: Path,
-    visible_gpus: str | None = None,
+    interpreters: Interpreters,
+    state_dir: Path,
+    gpus: Gpus,
+    allow_remote_code: bool = False,
 ) -> LaunchPlan:
     """Decide how to serve `version`. Reads the weights' header. Raises LoadFailed with the reason."""
     if version.problem is not None:
@@ -71,15 +79,25 @@ def plan_launch(
     if entry.problems or entry.config is None:
         raise LoadFailed("; ".join(map(str, entry.problems)) or "its configuration cannot be used")
     config = entry.config
+    if config.trust_remote_code and not allow_remote_code:
+        raise LoadFailed(
+            "trust_remote_code runs Python code that came with the weights, which this server does not allow; "
+            "start it with --allow-remote-code, or take the key out"
+        )
     try:
         facts = read_facts(version.weights_path) if version.weights_path is not None else None
     except WeightsError as error:
         raise LoadFailed(str(error)) from error
-    spec = choose_backend(facts, config, registry, no_weights=version.no_weights).spec
-    if config.backend is None:  # the scan could check options against no particular backend
-        problems = check_options(config, spec.name, spec.options, path=entry.config_path)
-        if problems:
-            raise LoadFailed("; ".join(map(str, problems)))
+    choice = choose_backend(facts, config, registry, no_weights=version.no_weights)
+    spec = choice.spec
+    # The scan could not know which backend it would be.
+    problems = check_options(config, spec.name, spec.options, path=entry.config_path)
+    if problems:
+        raise LoadFailed("; ".join(map(str, problems)))
+    for idle in idle_options(config, spec.options, path=entry.config_path):
+        logger.warning("%s", idle)
+    others = map(registry.get, choice.runners_up if config.backend is None else ())
+    interpreter = interpreters.choose(spec, config.environment, others=others)
     count = config.instance_group.count
     sizes = plan_sizes(config, facts, free_bytes // count)
     if sizes.warning:
@@ -100,8 +118,9 @@ def plan_launch(
             kv_tokens=sizes.kv_tokens,
             memory_bytes=max(0, free_bytes // count),
             max_batch_tokens=max(limits.max_batch_tokens, limits.max_lanes),
+            prefix_cache=limits.prefix_cache,
             threads=share.threads,
-            device=config.instance_group.kind,
+            device=_device(config.instance_group),
             embeddings=_makes_vectors(config, facts),
         ),
         limits=SchedulerLimits(
@@ -110,6 +129,7 @@ def plan_launch(
             max_batch_tokens=max(limits.max_batch_tokens, limits.max_lanes),
             offload_bytes=sizes.offload_bytes,
             prefix_cache=limits.prefix_cache,
+            prompt_lookup=limits.prompt_lookup,
             queues=tuple(_queue(limits, level) for level in range(1, limits.priority_levels + 1)),
             default_level=limits.default_priority_level or (limits.priority_levels + 1) // 2,
             request_timeout_s=limits.request_timeout_s,
@@ -127,9 +147,10 @@ def plan_launch(
             start=start,
             environment={
                 **share.environment,
-                **gpu_environment(config.instance_group, index, visible=visible_gpus),
+                **gpu_environment(config.instance_group, index, gpus),
+                STATE: str(state_dir.absolute()),
             },
-            log_path=log_dir / f"{file_name}-{version.number}-{index}.log",
+            log_path=state_dir / "logs" / f"{file_name}-{version.number}-{index}.log",
         )
         for index in range(count)
     )
@@ -167,7 +188,7 @@ def plan_sizes(config: ModelConfig, facts: WeightsFacts | None, free_bytes: int)
     needed = weights + pool_bytes + OVERHEAD_BYTES
     offload = config.scheduler.offload_bytes
     if offload is None:
-        offload = max(0, min(pool_bytes, free_bytes - needed))
+        offload = max(0, min(pool_bytes or weights // STATE_SHARE, free_bytes - needed))
     if not config.scheduler.prefix_cache:
         offload = 0
     return Sizes(
@@ -177,6 +198,11 @@ def plan_sizes(config: ModelConfig, facts: WeightsFacts | None, free_bytes: int)
         estimate_bytes=needed + offload,
         warning=warning,
     )
+
+
+def _device(group: InstanceGroup) -> Literal["auto", "cpu", "gpu"]:
+    """Who names GPUs wants to compute on them."""
+    return "gpu" if group.gpus else group.kind
 
 
 def _queue(limits: SchedulerConfig, level: int) -> QueueLimits:

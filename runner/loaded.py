@@ -127,14 +127,23 @@ class LoadedVersion:
     def close_to_new(self) -> None:
         self.is_open = False
 
-    async def drain(self, timeout_s: float) -> bool:
-        """Wait until nobody holds it; False if that took longer than `timeout_s`."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+    async def drain(self, stuck_s: float) -> bool:
+        """Wait until nobody holds it, however long that takes. False where its workers said nothing for `stuck_s`,
+        or `abandon` came first."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while not self._idle.is_set():
+            heard = max(began, *(instance.heard_at for instance in self.instances))
+            if loop.time() - heard >= stuck_s:
+                return False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(heard + stuck_s):
+                    await self._idle.wait()
+        return self.active == 0
+
+    def abandon(self) -> None:
+        """Let `drain` end now, whoever still holds it."""
+        self._idle.set()
 
     async def stop(self) -> None:
         """End the workers. Requests still running on them fail."""

@@ -1,9 +1,9 @@
 """Loads and unloads versions within the memory budget. Whose turn it is to be loaded is decided elsewhere."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -12,7 +12,9 @@ import msgspec
 
 from backends.registry import Registry
 from repository.snapshot import ModelEntry, VersionEntry
+from runner.environments.interpreters import Interpreters
 from runner.errors import InsufficientMemory
+from runner.gpus import Gpus
 from runner.instance import Instance
 from runner.launch import OVERHEAD_BYTES, LaunchPlan, plan_launch
 from runner.ledger import Candidate, Ledger
@@ -21,6 +23,9 @@ from runner.metrics import Metrics
 from runner.tallies import Statistics
 
 logger = logging.getLogger(__name__)
+
+FREEING_S = 30.0
+"""How long memory that is being given back is waited for."""
 
 
 class Loading(msgspec.Struct):
@@ -41,23 +46,27 @@ class Loader:
         self,
         *,
         registry: Registry,
+        interpreters: Interpreters,
         ledger: Ledger,
         metrics: Metrics,
         statistics: Statistics,
         cores: int,
-        visible_gpus: str | None = None,
-        log_dir: Path,
+        gpus: Gpus,
+        allow_remote_code: bool = False,
+        state_dir: Path,
         in_use: Callable[[], Iterable[LoadedVersion]],
         evict: Callable[[LoadedVersion], Awaitable[None]] | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ledger = ledger
         self._registry = registry
+        self._interpreters = interpreters
+        self._allow_remote_code = allow_remote_code
         self._metrics = metrics
         self._statistics = statistics
-        self._visible_gpus = visible_gpus
+        self._gpus = gpus
         self._cores = cores
-        self._log_dir = log_dir
+        self._state_dir = state_dir
         self._in_use = in_use
         self._evict = evict
         self._clock = clock
@@ -70,10 +79,7 @@ class Loader:
         serial = next(self._serials)
         key = f"{entry.name}:{version.number}#{serial}"
         began = self._clock()
-        async with self._room:
-            plan = await self._plan(entry, version)
-            await self._make_room(entry.name, plan)
-            self.ledger.reserve(key, plan.estimate_bytes)
+        plan = await self._reserve(entry, version, key)
         observer = self._metrics.worker_observer(self._statistics.of(entry.name, version.number))
         instances = tuple(
             Instance(
@@ -139,9 +145,10 @@ class Loader:
             free_bytes=self.ledger.free_bytes + idle,
             cores=self._cores,
             live_threads=live,
-            interpreter=sys.executable,
-            log_dir=self._log_dir,
-            visible_gpus=self._visible_gpus,
+            interpreters=self._interpreters,
+            state_dir=self._state_dir,
+            gpus=self._gpus,
+            allow_remote_code=self._allow_remote_code,
         )
 
     def _evictable(self, name: str) -> list[LoadedVersion]:
@@ -150,25 +157,38 @@ class Loader:
             return []
         return [loaded for loaded in self._in_use() if loaded.is_evictable and loaded.name != name]
 
-    async def _make_room(self, name: str, plan: LaunchPlan) -> None:
-        """Evict what must go. Memory that is being given back already is waited for before anybody is refused."""
+    async def _reserve(self, entry: ModelEntry, version: VersionEntry, key: str) -> LaunchPlan:
+        """Plan the load and book its memory in one go. Memory that is being given back already is waited for before
+        anybody is refused, and holds up no load that fits."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + FREEING_S
         while True:
-            self._is_freed.clear()
-            idle = {loaded.ledger_key: loaded for loaded in self._evictable(name)}
-            candidates = [Candidate(key, loaded.last_used) for key, loaded in idle.items()]
-            try:
-                keys = self.ledger.evictions(name, plan.estimate_bytes, candidates)
-            except InsufficientMemory:
-                if all(loaded.is_open for loaded in self._in_use()):
-                    raise
-                await self._is_freed.wait()
-                continue
-            for key in keys:
-                loaded = idle[key]
-                logger.info("evicting %s version %d to make room for %s", loaded.name, loaded.version, name)
-            if keys and self._evict is not None:
-                await asyncio.gather(*[self._evict(idle[key]) for key in keys])
-            return
+            async with self._room:
+                self._is_freed.clear()
+                plan = await self._plan(entry, version)
+                try:
+                    await self._make_room(entry.name, plan)
+                except InsufficientMemory:
+                    if loop.time() >= deadline or all(loaded.is_open for loaded in self._in_use()):
+                        raise
+                else:
+                    self.ledger.reserve(key, plan.estimate_bytes)
+                    return plan
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await self._is_freed.wait()
+
+    async def _make_room(self, name: str, plan: LaunchPlan) -> None:
+        """Evict what must go. Raises InsufficientMemory."""
+        idle = {loaded.ledger_key: loaded for loaded in self._evictable(name)}
+        candidates = [Candidate(key, loaded.last_used) for key, loaded in idle.items()]
+        keys = self.ledger.evictions(name, plan.estimate_bytes, candidates)
+        for key in keys:
+            loaded = idle[key]
+            loaded.close_to_new()  # before anybody can take it up again
+            logger.info("evicting %s version %d to make room for %s", loaded.name, loaded.version, name)
+        if keys and self._evict is not None:
+            await asyncio.gather(*[self._evict(idle[key]) for key in keys])
 
     async def _abandon(self, key: str, instances: Iterable[Instance]) -> None:
         await asyncio.gather(*(instance.stop() for instance in instances))

@@ -50,6 +50,8 @@ class Metrics:
         self._steps = self._counter("steps", "Engine steps")
         self._preemptions = self._counter("preemptions", "Sequences put back for want of memory")
         self._hits = self._counter("prefix_hit_tokens", "Prompt tokens taken from the prefix cache")
+        self._guessed = self._counter("guessed_tokens", "Tokens guessed by prompt look-up and verified")
+        self._right = self._counter("right_guesses", "Guessed tokens that were right")
         self._prompted = self._counter("prompt_tokens", "Prompt tokens computed")
         self._generated = self._counter("generation_tokens", "Tokens generated")
         self._restarts = self._counter("worker_restarts", "Workers started again after a crash")
@@ -99,6 +101,8 @@ class Metrics:
                 (self._hits.labels(*labels), "prefix_hit_tokens_total"),
                 (self._prompted.labels(*labels), "prompt_tokens_total"),
                 (self._generated.labels(*labels), "generated_tokens_total"),
+                (self._guessed.labels(*labels), "guessed_tokens_total"),
+                (self._right.labels(*labels), "right_guesses_total"),
             ],
             step=self._step.labels(*labels).observe,
             rows=self._batch.labels(*labels).observe,

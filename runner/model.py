@@ -15,6 +15,8 @@ from repository.config import ModelConfig
 from repository.snapshot import ModelEntry
 from runner.api import NOT_LOADED, UNLOADED, ModelStatus, VersionStatus
 from runner.errors import (
+    EngineUnavailable,
+    InsufficientMemory,
     LoadFailed,
     ModelDisabled,
     ModelNotFound,
@@ -27,6 +29,7 @@ from runner.loader import Loader
 from runner.offer import Offer, draw, offer_of
 from runner.overrides import Override
 from runner.pace import load_wait_s
+from runner.retry import Retry
 from runner.slots import RETRY_AFTER_S, Slot, Slots, Source, Spawn
 
 logger = logging.getLogger(__name__)
@@ -48,7 +51,7 @@ class Model:
         loader: Loader,
         spawn: Spawn,
         loads_on_demand: bool,
-        drain_s: float,
+        stuck_s: float,
         clock: Callable[[], float],
     ) -> None:
         self._spawn = spawn
@@ -57,7 +60,7 @@ class Model:
         self.slots = Slots(
             loader=loader,
             spawn=spawn,
-            drain_s=drain_s,
+            stuck_s=stuck_s,
             clock=clock,
             on_loaded=self._note_default,
             on_empty=self.forget_override,
@@ -66,6 +69,7 @@ class Model:
         self._closed: RunnerError | None = None
         self._override: Override | None = None
         self._sent_for: dict[int, float] = {}  # when versions that others stood in for were last loaded
+        self._retry = Retry()
         self.disk_entry = entry
         self.offer = Offer()
         self._set_entry(entry)
@@ -289,6 +293,7 @@ class Model:
 
     def unload(self, version: int | None = None, *, reason: str = UNLOADED) -> None:
         """Begin to unload every version, or one: running requests finish, new ones find it gone."""
+        self._retry.reset()
         for slot in self.slots:
             if version in (None, slot.number):
                 self.slots.drop(slot, reason)
@@ -306,30 +311,40 @@ class Model:
 
     def apply(self, entry: ModelEntry, *, follow: Follow) -> None:
         """The disk says something new."""
+        self._retry.reset()
         self.disk_entry = entry
         self._use(None)
         self.slots.forget_failures(self._source_or_none)
         if self.config.disabled and follow != "nothing":
             self.unload()
         elif follow == "everything" or (follow == "loaded" and self.slots.is_busy):
-            self._spawn(self._hand_over(load_all=follow == "everything"))
+            self._spawn(self.hand_over(load_all=follow == "everything"))
 
-    async def _hand_over(self, *, load_all: bool) -> None:
-        """Load what is stale or new beside what serves, then retire what is not served any more."""
+    async def hand_over(self, *, load_all: bool) -> None:
+        """Load what is stale or new beside what serves, then retire what is not served any more. What cannot be had
+        now, but perhaps later, is tried again."""
+        self._retry.cancel()
         if self.offer.problem:
-            logger.warning("%s: %s; what is loaded goes on serving", self.name, self.offer.problem)
+            logger.error("%s: %s; nothing of it is loaded anew", self.name, self.offer.problem)
             return
         in_use = [slot.number for slot in self.slots if slot.open is not None or slot.flight is not None]
         numbers = [number for number in self.offer.versions if load_all or number in in_use]
         has_old = any(number not in self.offer.versions for number in in_use)
         if has_old or self._default is not None:
             numbers += self.offer.weights
+        may_pass = False
         for number in dict.fromkeys(numbers):
             try:
                 await self.load(number, retry=False)
             except RunnerError as error:
-                logger.error("%s version %d: %s", self.name, number, error)
+                logger.debug("%s version %d is not taken up: %s", self.name, number, error)
+                may_pass |= isinstance(error, EngineUnavailable | InsufficientMemory)
         self._retire_unselected()
+        if not may_pass or self._closed is not None:
+            self._retry.reset()
+            return
+        pause_s = self._retry.plan(lambda: self._spawn(self.hand_over(load_all=load_all)))
+        logger.info("%s: trying again in %g s", self.name, pause_s)
 
     def _retire_unselected(self) -> None:
         default = self.offer.default_version

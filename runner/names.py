@@ -1,4 +1,4 @@
-"""Names on the wire: `name`, `name:version`; and which model a request means when it names none or a wrong one."""
+"""Names on the wire: `name[:version][:adapter]`; and which model a request means when it names none or a wrong one."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -14,21 +14,32 @@ MOST_COMPARED = 1000
 
 
 class ModelName(msgspec.Struct, frozen=True):
-    """A model and the version asked for, None for the default."""
+    """A model and the version asked for, None for the default; and the adapter, None for the model itself."""
 
     model: str
     version: int | None = None
+    adapter: str | None = None
 
     def __str__(self) -> str:
-        return self.model if self.version is None else f"{self.model}:{self.version}"
+        parts = (self.model, self.version, self.adapter)
+        return ":".join(str(part) for part in parts if part is not None)
 
 
 def parse_name(text: str) -> ModelName:
-    """`orca:2` is version 2 of orca. A part that is not all digits belongs to no version."""
-    name, separator, version = text.rpartition(":")
-    if separator and name and len(version) <= MOST_DIGITS and version.isascii() and version.isdigit():
-        return ModelName(name, int(version))
-    return ModelName(text)
+    """`orca:2` is version 2 of orca, `orca:2:pirate` that with its adapter `pirate`. Versions are all digits, adapters
+    are not; what is no such name is a model's as it stands, and there is none."""
+    name, separator, rest = text.partition(":")
+    version, _, adapter = rest.partition(":")
+    if not _is_version(version):
+        version, adapter = "", rest
+    is_whole = bool(name and separator and (version or adapter)) and not text.endswith(":")
+    if not is_whole or ":" in adapter or adapter.isdigit():
+        return ModelName(text)
+    return ModelName(name, int(version) if version else None, adapter or None)
+
+
+def _is_version(text: str) -> bool:
+    return 0 < len(text) <= MOST_DIGITS and text.isascii() and text.isdigit()
 
 
 def choose_name(
@@ -78,7 +89,7 @@ def unknown_model(asked: str, known: Sequence[str]) -> ModelNotFound:
         if known
         else "there are none"
     )
-    return ModelNotFound(f"there is no model {asked!r}; {hint}", model=asked)
+    return ModelNotFound(f"there is no model {asked[:MOST_LETTERS]!r}; {hint}", model=asked)
 
 
 def _list(names: Sequence[str]) -> str:

@@ -130,8 +130,8 @@ def content_of(request: GenerateRequest) -> Content:
 
 def _data(prompt: Prompt) -> bytes:
     match prompt:
-        case TextPrompt(text):
-            return _bytes(text)
+        case TextPrompt(text, suffix):
+            return _bytes(text) + _bytes(suffix or "")
         case TokenPrompt(tokens):
             try:
                 return array.array("q", tokens).tobytes()

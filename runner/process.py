@@ -16,8 +16,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from runner.errors import LoadFailed, ModelNotReady, RunnerError, WorkerCrashed, from_wire
-from runner.wire.frames import ProtocolError, encode, server_decoder
+from runner.errors import (
+    EngineUnavailable,
+    InvalidRequest,
+    LoadFailed,
+    ModelNotReady,
+    RunnerError,
+    WorkerCrashed,
+    from_wire,
+)
+from runner.ledger import mebibytes
+from runner.wire.frames import MAX_FRAME_BYTES, ProtocolError, encode, server_decoder
 from runner.wire.messages import (
     PROTOCOL,
     CallFailed,
@@ -36,6 +45,9 @@ logger = logging.getLogger(__name__)
 
 STOP_GRACE_S = 5.0
 LAST_WORDS_S = 1.0
+ENGINE_RETRY_S = 10.0
+PROGRESS_S = 5.0
+"""A load that takes long tells the log how far it is, no more often than this."""
 
 
 class Call:
@@ -71,9 +83,11 @@ class WorkerProcess(asyncio.Protocol):
     """A started worker. `ready` resolves when the model is loaded, or fails with LoadFailed."""
 
     def __init__(self, name: str, *, log_path: Path, on_stats: Callable[[WorkerStats], None]) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         self.name = name
         self.progress: float = 0.0
+        self.heard_at = loop.time()
+        self._told_at = loop.time()
         self.ready: asyncio.Future[Ready] = loop.create_future()
         self.exited: asyncio.Future[int] = loop.create_future()
         self.log_path = log_path
@@ -113,9 +127,9 @@ class WorkerProcess(asyncio.Protocol):
                 except BaseException:
                     ours.close()
                     raise
+        logger.debug("worker %s is pid %d, started with %s", self.name, self.pid, interpreter)
         self._waiting = asyncio.create_task(self._wait(), name=f"wait {self.name}")
-        loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_connection(lambda: self, sock=ours)
+        self._transport, _ = await self._loop.create_connection(lambda: self, sock=ours)
         self.send(start)
 
     async def _spawn(
@@ -143,15 +157,29 @@ class WorkerProcess(asyncio.Protocol):
 
     def send(self, message: ToWorker) -> None:
         """Queue one message; what a dead worker is sent is dropped, as its calls have failed already."""
+        self._write(encode([message]))
+
+    def _write(self, frame: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(encode([message]))
+            self._transport.write(frame)
 
     def call(self, make: Callable[[int], ToWorker]) -> Call:
-        """Send the message that `make` builds for a new call number. End it with `hang_up`."""
+        """Send the message that `make` builds for a new call number. End it with `hang_up`. Raises InvalidRequest
+        where a worker could not read it."""
         if not self.is_alive:
             raise WorkerCrashed
         call = Call(next(self._numbers))
-        self.send(make(call.number))
+        try:
+            frame = encode([make(call.number)])
+        except (OverflowError, RecursionError):
+            raise InvalidRequest(
+                "the request holds an integer of more than 64 bits, or is nested too deeply"
+            ) from None
+        if len(frame) > MAX_FRAME_BYTES:
+            raise InvalidRequest(
+                f"the request is {mebibytes(len(frame))} large; at most {mebibytes(MAX_FRAME_BYTES)} can be served"
+            )
+        self._write(frame)
         self._calls[call.number] = call
         return call
 
@@ -179,13 +207,14 @@ class WorkerProcess(asyncio.Protocol):
 
     def kill(self) -> None:
         """End the whole process group at once."""
-        if self._process is not None:
+        if self._process is not None and not self.exited.done():  # its number is nobody else's
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
+        self.heard_at = self._loop.time()
         try:
             for message in self._decoder.feed(data):
                 self._dispatch(message)
@@ -202,28 +231,37 @@ class WorkerProcess(asyncio.Protocol):
             case WorkerStats():
                 self._on_stats(message)
             case Loading(fraction):
-                self.progress = fraction
+                self._note_progress(fraction)
             case Ready():
                 self.progress = 1.0
                 if message.protocol != PROTOCOL:
-                    self._refuse(f"the worker speaks protocol {message.protocol}, this server {PROTOCOL}")
+                    words = f"the worker speaks protocol {message.protocol}, this server {PROTOCOL}"
+                    self._refuse(LoadFailed(words))
                 elif not self.ready.done():
                     self.ready.set_result(message)
-            case LoadRefused(reason):
-                self._refuse(reason)
+            case LoadRefused(reason, may_pass):
+                passing = EngineUnavailable(reason, retry_after_s=ENGINE_RETRY_S)
+                self._refuse(passing if may_pass else LoadFailed(reason))
             case CallFailed(number, error):
                 self._answer(number, from_wire(error))
             case _:
                 self._answer(message.call, message)
+
+    def _note_progress(self, fraction: float) -> None:
+        self.progress = fraction
+        now = self._loop.time()
+        if now - self._told_at >= PROGRESS_S:
+            self._told_at = now
+            logger.info("worker %s has loaded %.0f %%", self.name, 100 * fraction)
 
     def _answer(self, number: int, item: FromWorker | RunnerError) -> None:
         call = self._calls.get(number)
         if call is not None:
             call.put(item)
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, error: LoadFailed) -> None:
         if not self.ready.done():
-            self.ready.set_exception(LoadFailed(reason))
+            self.ready.set_exception(error)
             self.ready.exception()  # whoever waits gets it; nobody waiting is no error
 
     async def _wait(self) -> None:
@@ -237,7 +275,8 @@ class WorkerProcess(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
         how = _how(status)
-        self._refuse(f"the worker ended with {how} while loading; its log is {self.log_path}")
+        logger.debug("worker %s (pid %d) has ended with %s", self.name, self.pid, how)
+        self._refuse(LoadFailed(f"the worker ended with {how} while loading; its log is {self.log_path}"))
         error: RunnerError
         if self._is_stopping:
             error = ModelNotReady("the model was unloaded before the request was finished", retry_after_s=1.0)

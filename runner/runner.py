@@ -23,6 +23,8 @@ from runner.api import EmbedResult, ModelConfigInfo, ModelMetadata, ModelStats, 
 from runner.calls import ask, before, deadline_in, open_call
 from runner.catalog import Catalog
 from runner.describe import describe_config, describe_model
+from runner.environments.folder import Environments
+from runner.environments.interpreters import Interpreters
 from runner.errors import (
     ActionNotAllowed,
     DeadlineExceeded,
@@ -31,18 +33,19 @@ from runner.errors import (
     ModelNotReady,
     RunnerError,
 )
-from runner.gpus import VISIBLE
+from runner.gpus import Gpus
 from runner.ledger import Ledger
 from runner.loaded import Lease, LoadedVersion
 from runner.loader import Loader
 from runner.metrics import Metrics
 from runner.model import Model
-from runner.names import choose_name, unknown_model
+from runner.names import choose_name, parse_name, unknown_model
 from runner.offer import point_of
 from runner.overrides import Overrides, absent
 from runner.placement import NO_CONTENT, content_of
 from runner.priorities import level_of, tier_of
 from runner.record import RequestRecord
+from runner.resolve import option_schemas
 from runner.settings import RunnerSettings
 from runner.tallies import Statistics
 from runner.wire.messages import (
@@ -91,7 +94,7 @@ class Runner:
         self._chance = chance or random.Random().random
         self._metrics = Metrics()
         self._statistics = Statistics()
-        schemas = {name: spec.options for spec in registry.specs() for name in (spec.name, *spec.aliases)}
+        schemas = option_schemas(registry)
         self._catalog = Catalog(settings, schemas, make_model=self._make_model)
         self._overrides = Overrides(settings.state_dir, repository=settings.repository, schemas=schemas)
         self._tasks: asyncio.TaskGroup | None = None
@@ -101,12 +104,14 @@ class Runner:
         self._is_closing = False
         self._loader = Loader(
             registry=registry,
+            interpreters=Interpreters(Environments(settings.state_dir)),
             ledger=Ledger(settings.memory_budget_bytes or int(BUDGET_SHARE * psutil.virtual_memory().total)),
             metrics=self._metrics,
             statistics=self._statistics,
             cores=settings.cores or os.cpu_count() or 1,
-            visible_gpus=os.environ.get(VISIBLE),
-            log_dir=settings.state_dir / "logs",
+            gpus=Gpus.here(),
+            allow_remote_code=settings.allow_remote_code,
+            state_dir=settings.state_dir,
             in_use=lambda: self._catalog.in_use,
             evict=self._catalog.evict if settings.control_mode == "on-demand" else None,
             clock=clock,
@@ -128,8 +133,12 @@ class Runner:
             if task is not None:
                 task.cancel()
         self._catalog.close(ModelNotReady("the server is stopping", retry_after_s=5.0))
-        if self._tasks is not None:
-            await self._tasks.__aexit__(None, None, None)
+        end = asyncio.get_running_loop().call_later(self._settings.drain_s, self._catalog.abandon)
+        try:
+            if self._tasks is not None:
+                await self._tasks.__aexit__(None, None, None)
+        finally:
+            end.cancel()
         self._overrides.close()
 
     # Requests
@@ -137,21 +146,36 @@ class Runner:
     async def generate(self, model: str, request: GenerateRequest) -> AsyncIterator[Event]:
         """Accepted, then Deltas, then Finished. Raises RunnerError; closing the iterator cancels the work."""
         began = self._clock()
+        if (adapter := parse_name(model).adapter) is not None:
+            request = msgspec.structs.replace(request, adapter=adapter)
         affinity = request.affinity or request.cache_salt
         point = self._chance() if affinity is None else point_of(affinity)
         async with self._lease(model, request, point=point) as (loaded, lease):
+            if adapter is not None and "adapters" not in loaded.info.capabilities:
+                raise ModelNotFound(
+                    f"model {loaded.name!r} has no adapters, so {model!r} is not there", model=model
+                )
             timeout_s = request.timeout_s or loaded.limits.request_timeout_s
             deadline = deadline_in(timeout_s, waited_s=self._clock() - began)
             with self._record(loaded, began) as record:
                 level = level_of(request, loaded.limits)
+                logger.debug(
+                    "request %s to %s: level %d, instance %s",
+                    request.request_id,
+                    model,
+                    level,
+                    lease.instance.name,
+                )
                 leveled = msgspec.structs.replace(request, priority=level)
                 with await open_call(lease, lambda number: Submit(number, leveled), deadline) as opened:
                     message = opened.first
                     while True:
                         match message:
-                            case CallAccepted(_, prompt_tokens, position):
+                            case CallAccepted(_, prompt_tokens, position, idle):
                                 tier = tier_of(level, loaded.limits)
-                                yield Accepted(loaded.name, loaded.version, prompt_tokens, position, tier)
+                                yield Accepted(
+                                    loaded.name, loaded.version, prompt_tokens, position, tier, idle
+                                )
                             case CallDelta(_, delta):
                                 lease.begin()
                                 record.delta()
@@ -365,7 +389,7 @@ class Runner:
             loader=self._loader,
             spawn=self._spawn,
             loads_on_demand=self._settings.control_mode == "on-demand",
-            drain_s=self._settings.drain_s,
+            stuck_s=self._settings.stuck_s,
             clock=self._clock,
         )
 
@@ -384,12 +408,9 @@ class Runner:
         """Load what is to be loaded at the start."""
         models = self._catalog.models
         for name in self._settings.load_models:
-            if name != "*" and name not in models:
+            if name != "*" and name not in models and name not in self._catalog.aliases:
                 logger.error("--load-model %s: there is no such model", name)
         for model in list(models.values()):
             if self._catalog.loads_at_start(model):
-                try:
-                    await model.load_selected()
-                except RunnerError as error:
-                    logger.error("%s is not loaded: %s", model.name, error.message)
+                await model.hand_over(load_all=True)
         self._is_started = True

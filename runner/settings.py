@@ -6,7 +6,11 @@ import msgspec
 
 
 class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a repository is served. Control modes: on-demand, none, poll, explicit. Times in seconds."""
+    """How a repository is served. Control modes: on-demand, none, poll, explicit. Times in seconds.
+
+    `drain_s`: what running requests have when the server ends. `stuck_s`: a worker that says nothing for so long is
+    not waited for when its version is unloaded.
+    """
 
     repository: Path
     state_dir: Path
@@ -17,4 +21,6 @@ class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
     single_model_fallback: str = "always"
     poll_s: float = 2.0
     drain_s: float = 30.0
+    stuck_s: float = 300.0
     cores: int | None = None
+    allow_remote_code: bool = False

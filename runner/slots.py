@@ -93,14 +93,14 @@ class Slots:
         *,
         loader: Loader,
         spawn: Spawn,
-        drain_s: float,
+        stuck_s: float,
         clock: Callable[[], float],
         on_loaded: Callable[[Slot, LoadedVersion | None], None],
         on_empty: Callable[[], None],
     ) -> None:
         self._loader = loader
         self._spawn = spawn
-        self._drain_s = drain_s
+        self._stuck_s = stuck_s
         self._clock = clock
         self._on_loaded = on_loaded
         self._on_empty = on_empty
@@ -187,6 +187,11 @@ class Slots:
         if not any(each.is_busy for each in self):
             self._on_empty()
 
+    def abandon(self) -> None:
+        """Wait no longer for the requests of what is on its way out."""
+        for loaded in self._retiring:
+            loaded.abandon()
+
     async def evict(self, loaded: LoadedVersion) -> None:
         """Unload an idle version to make room; it is closed before the first await."""
         for slot in self:
@@ -231,13 +236,14 @@ class Slots:
             flight.outcome.set_result(loaded)
 
     def _let_go(self, loaded: LoadedVersion, then: Callable[[], None] = lambda: None) -> None:
+        logger.debug("%s takes no more requests; %d still run", loaded.key, loaded.active)
         loaded.close_to_new()
         self._retiring.add(loaded)
 
         async def drain() -> None:
             try:
-                if not await loaded.drain(self._drain_s):
-                    logger.warning("%s: requests still ran after %g s", loaded.key, self._drain_s)
+                if not await loaded.drain(self._stuck_s):
+                    logger.warning("%s: %d requests are cut", loaded.key, loaded.active)
                 await self._loader.unload(loaded)
             finally:
                 self._retiring.discard(loaded)

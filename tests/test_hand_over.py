@@ -1,17 +1,20 @@
 """What clients of both faces notice of versions that come and go, of names and of queues: the whole server."""
 
 import asyncio
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
+import tritonclient.grpc.aio as grpc
 import yaml
 
-from tests.serving import Served, serve
+from tests.serving import Served, free_port, serve
 
 FAST = ("--poll-seconds", "0.1")
 
@@ -24,12 +27,25 @@ def write_model(repository: Path, name: str, *versions: int, **config: Any) -> P
     return folder
 
 
+def text_tensor(text: str) -> grpc.InferInput:
+    tensor = grpc.InferInput("text_input", [1], "BYTES")
+    tensor.set_data_from_numpy(np.array([text.encode()], dtype=np.object_))
+    return tensor
+
+
+def flag_tensor(name: str) -> grpc.InferInput:
+    tensor = grpc.InferInput(name, [1], "BOOL")
+    tensor.set_data_from_numpy(np.array([True]))
+    return tensor
+
+
 class Clients:
-    """One client of each face. What they answer is the version that ran, where the face tells it."""
+    """Clients of every face. What they answer is the version that ran, where the face tells it."""
 
     def __init__(self, served: Served) -> None:
         self.openai = served.async_client
         self.http = httpx.AsyncClient(base_url=served.url, timeout=60)
+        self.grpc = grpc.InferenceServerClient(served.grpc_url.removeprefix("grpc://"))
 
     async def __aenter__(self) -> "Clients":
         return self
@@ -37,6 +53,7 @@ class Clients:
     async def __aexit__(self, *_: object) -> None:
         await self.openai.close()
         await self.http.aclose()
+        await self.grpc.close()
 
     async def chat(self, model: str = "orca", **given: Any) -> str:
         messages = [{"role": "user", "content": "hello there"}]
@@ -57,6 +74,36 @@ class Clients:
         assert answer.status_code == 200, answer.text
         return int(answer.json()["model_version"])
 
+    async def generated(self, model: str = "orca") -> int:
+        """The version that streams over HTTP."""
+        body = {"text_input": "hello there", "stream": True}
+        answer = await self.http.post(f"/v2/models/{model}/generate_stream", json=body)
+        events = [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n\n") if line]
+        assert (
+            answer.status_code == 200 and "".join(event["text_output"] for event in events) == "hello there"
+        )
+        (version,) = {event["model_version"] for event in events}
+        return int(version)
+
+    async def inferred(self, model: str = "orca") -> int:
+        """The version that answers over gRPC."""
+        return int((await self.grpc.infer(model, [text_tensor("hello there")])).get_response().model_version)
+
+    async def streamed(self, model: str = "orca") -> int:
+        """The version that streams over gRPC."""
+
+        async def request() -> AsyncIterator[dict[str, Any]]:
+            yield {"model_name": model, "inputs": [text_tensor("hello there"), flag_tensor("stream")]}
+
+        versions, text = set(), ""
+        async for result, error in self.grpc.stream_infer(request()):
+            assert error is None, error
+            versions.add(result.get_response().model_version)
+            text += result.as_numpy("text_output")[0].decode()
+        assert text == "hello there"
+        (version,) = versions
+        return int(version)
+
     async def served(self, model: str, version: int) -> int:
         """How many requests a version has answered."""
         text = (await self.http.get("/metrics")).text
@@ -65,34 +112,38 @@ class Clients:
         return int(found[1]) if found else 0
 
 
-async def test_a_version_takes_over_under_load_and_no_client_notices(tmp_path: Path) -> None:
+async def test_versions_take_over_under_load_and_no_client_notices(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "models", "orca", 1, delay_s=0.002)
-    with serve(tmp_path / "models", tmp_path / "state", *FAST) as served:
+    with serve(tmp_path / "models", tmp_path / "state", *FAST, "--grpc-port", str(free_port())) as served:
         async with Clients(served) as clients:
             await clients.chat()
-            versions: list[tuple[int, int]] = []  # the newest there was when it was asked, and what answered
             is_done = asyncio.Event()
+            versions: list[list[int]] = []  # of each client, in order
 
-            async def ask_kserve() -> None:
+            async def keep_asking(ask: Callable[[], Awaitable[int]]) -> None:
+                versions.append(seen := [1])
                 while not is_done.is_set():
-                    newest = max((version for _, version in versions), default=1)
-                    versions.append((newest, await clients.version()))
-                    if sum(version == 2 for _, version in versions) >= 20:
-                        is_done.set()
+                    seen.append(await ask())
 
-            async def ask_openai() -> None:
+            async def keep_talking(ask: Callable[[], Awaitable[str]]) -> None:
                 while not is_done.is_set():
-                    assert await clients.chat() == await clients.stream() == "hello there"
+                    assert await ask() == "hello there"
 
             async with asyncio.TaskGroup() as group:
-                for _ in range(3):
-                    group.create_task(ask_kserve())
-                    group.create_task(ask_openai())
-                (folder / "2").mkdir()
-            assert {version for _, version in versions} == {1, 2}
-            assert all(version >= newest for newest, version in versions), "the old version came back"
+                asking = (clients.version, clients.generated, clients.inferred, clients.streamed)
+                for ask in asking * 2:
+                    group.create_task(keep_asking(ask))
+                for talk in (clients.chat, clients.stream):
+                    group.create_task(keep_talking(talk))
+                for version in (2, 3, 4):
+                    (folder / str(version)).mkdir()
+                    while len(versions) < 8 or not all(seen.count(version) > 2 for seen in versions):
+                        await asyncio.sleep(0.01)
+                is_done.set()
+            assert all(seen == sorted(seen) for seen in versions), "an old version came back"
+            assert all(set(seen) == {1, 2, 3, 4} for seen in versions)
             rows = (await clients.http.get("/v2/models/orca/stats")).json()["model_stats"]
-            assert [(row["version"], row["inference_stats"]["fail"]["count"]) for row in rows] == [("2", 0)]
+            assert [(row["version"], row["inference_stats"]["fail"]["count"]) for row in rows] == [("4", 0)]
 
 
 @pytest.fixture(scope="module")
@@ -114,15 +165,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     one_lane = {"max_lanes": 1, "max_queue_size": 0}
     write_model(models, "busy", delay_s=0.01, scheduler=one_lane)
     write_model(models, "levels", scheduler={"priority_levels": 3})
-    with serve(models, root / "state") as running:
+    with serve(models, root / "state", "--grpc-port", str(free_port())) as running:
         yield running
 
 
-async def test_both_faces_share_requests_out_between_versions(served: Served) -> None:
+async def test_every_face_shares_requests_out_between_versions(served: Served) -> None:
     async with Clients(served) as clients:
         await clients.chat("split:1")
         await clients.chat("split:2")
-        assert {await clients.version("split") for _ in range(60)} == {1, 2}
+        for ask in (clients.version, clients.generated, clients.inferred, clients.streamed):
+            assert {await ask("split") for _ in range(40)} == {1, 2}
         before = [await clients.served("split", version) for version in (1, 2)]
         for _ in range(60):
             await clients.chat("split", max_tokens=1)

@@ -12,11 +12,11 @@ import pytest_asyncio
 import yaml
 
 from backends.registry import Registry
-from runner.errors import GenerationFailed, LoadFailed, ModelNotReady, RunnerError
+from runner.errors import EngineUnavailable, GenerationFailed, LoadFailed, ModelNotReady, RunnerError
 from runner.runner import Runner
 from runner.settings import RunnerSettings
 from runner.wire.requests import GenerateRequest, TextPrompt
-from tests.runner.asking import ask
+from tests.runner.asking import ask, until
 from tests.serving import Served, free_port, serve
 
 TEXT = "the quick brown fox jumps over us"
@@ -36,8 +36,9 @@ def remote(served: Served, name: str, **config: Any) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def front(root: Path, models: dict[str, dict[str, Any]]) -> AsyncIterator[Runner]:
-    settings = RunnerSettings(repository=write(root / "models", models), state_dir=root / "state")
+async def front(root: Path, models: dict[str, dict[str, Any]], **given: Any) -> AsyncIterator[Runner]:
+    repository = write(root / "models", models)
+    settings = RunnerSettings(repository=repository, state_dir=root / "state", **given)
     async with Runner(settings, Registry()) as runner:
         yield runner
 
@@ -143,7 +144,7 @@ async def test_a_server_that_dies_fails_requests_until_it_is_back(tmp_path: Path
                     pass
             with pytest.raises(ModelNotReady, match="does not answer now"):
                 await ask(runner, TextPrompt(TEXT), model="echo")
-            with pytest.raises(LoadFailed, match="no server answers at grpc://"):
+            with pytest.raises(EngineUnavailable, match="no server answers at grpc://"):
                 await ask(runner, TextPrompt(TEXT), model="late")
             with serve(behind, tmp_path / "again", "--grpc-port", port):
                 await until_it_answers(runner, "echo")
@@ -157,3 +158,19 @@ async def until_it_answers(runner: Runner, model: str) -> None:
                 assert (await ask(runner, TextPrompt("hello"), model=model)).text == "hello"
                 return
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("mode", ["none", "poll"])
+async def test_a_server_that_comes_up_late_is_found_where_models_are_loaded_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr("runner.retry.FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr("runner.slots.RETRY_AFTER_S", 0.05)
+    port = free_port()
+    config = {"backend": "triton", "endpoint": f"grpc://127.0.0.1:{port}", "connect_timeout_s": 0.1}
+    async with front(tmp_path / "front", {"echo": config}, control_mode=mode) as runner:
+        await until(lambda: "no server answers" in runner.index()[0].versions[0].reason)
+        behind = write(tmp_path / "models", {"echo": {"backend": "echo"}})
+        with serve(behind, tmp_path / "state", "--grpc-port", str(port)):
+            await until(lambda: runner.model_ready("echo"))
+            assert (await ask(runner, TextPrompt(TEXT), model="echo")).text == TEXT

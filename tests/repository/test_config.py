@@ -40,6 +40,7 @@ GOOD = [
     "instance_group: {count: 2, kind: gpu, gpus: [0, 1]}\nmain_gpu: 1\n",
     "version_policy: {all: {}}\ndefault_version: {weights: {1: 90, 2: 10}}\n",
     "default_version: {weights: {'1': 0, '2': 1}}\n",
+    "default_version: {weights: {20240101120000: 90, 20240202120000: 10}}\n",
     "instance_group: {count: 3, gpus: [0, 1]}\n",
     "scheduler: {priority_levels: 3, priority_queue_policy: {1: {max_queue_size: 0, timeout_action: delay}}}\n",
     "main_gpu: AUTO:-CPU\ntemplate: {use_tokenizer_template: true}\nttl_s: 0.5\n",
@@ -130,8 +131,9 @@ BAD = [
     ),
     (
         "template: {tool_format: hermse}",
-        '1:25: template.tool_format: expected one of "deepseek-v3", "deepseek-v3.1", "granite", "hermes", '
-        '"llama3", "mistral", "mistral-v11", "none", found text "hermse" (did you mean "hermes"?)',
+        '1:25: template.tool_format: expected one of "deepseek-v3", "deepseek-v3.1", "glm", "granite", '
+        '"hermes", "kimi", "llama3", "mistral", "mistral-v11", "none", "qwen3-coder", found text "hermse" '
+        '(did you mean "hermes"?)',
     ),
     (
         "template: {reasoning: {begin: x}}",

@@ -152,6 +152,8 @@ def test_a_policy_that_the_overlay_does_not_meet_is_told(root: Path, overlay: Pa
         ("[]", "not a JSON object"),
         ('{"a": 1, "a": 2}', 'the key "a" is given twice'),
         ('{"ttl_s": NaN}', "NaN is no JSON number"),
+        ('{"description": "\\ud800"}', "half of a surrogate pair"),
+        ('{"stopwords": ["\\udfff"]}', "half of a surrogate pair"),
         ("[" * 100_000, "nested deeper than 64 levels"),
         ('{"a": ' + "[" * 70 + "]" * 70 + "}", "nested deeper than 64 levels"),
         ('{"threads": "two"}', 'threads: expected a whole number of at least 1, found text "two"'),

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import logging
 import shutil
 from pathlib import Path
@@ -87,3 +88,18 @@ async def test_it_goes_on_from_an_earlier_snapshot(tmp_path: Path) -> None:
     steps = Steps(None, (tmp_path / "a.gguf").unlink)
     first = scan(tmp_path)
     assert await names(tmp_path, steps, latest=lambda: first) == [[]]
+
+
+async def test_a_file_that_grows_for_many_looks_is_there_once_it_is_quiet(tmp_path: Path) -> None:
+    def grow() -> None:
+        with (tmp_path / "b.gguf").open("a") as file:
+            file.write("x" * 1000)
+
+    steps = Steps(grow, grow, grow, grow, None, None)
+    held = [scan(tmp_path)]  # by a reader that scans too, as the runner does
+    shown = []
+    with contextlib.suppress(asyncio.CancelledError):
+        async for snapshot in watch(tmp_path, poll_s=5, sleep=steps.sleep, latest=lambda: held[0]):
+            held[0] = snapshot
+            shown.append([entry.settled for entry in snapshot.entries])
+    assert shown == [[False], [True]]

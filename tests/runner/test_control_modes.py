@@ -239,3 +239,14 @@ async def test_a_warm_up_runs_before_a_model_is_ready(yard: Yard, make_runner: M
         assert states(runner) == {1: "LOADING"}, "the weights are there, but it is not warm"
         await load
         assert runner.is_ready()
+
+
+@pytest.mark.parametrize("mode", ["on-demand", "explicit"])
+@pytest.mark.parametrize("named", ["*", "echo", "nickname"])
+async def test_a_model_may_be_named_for_the_start_in_any_way(
+    yard: Yard, make_runner: MakeRunner, mode: str, named: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    yard.model(aliases=["nickname"])
+    async with make_runner(control_mode=mode, load_models=(named,)) as runner:
+        await until(lambda: states(runner) == {1: "READY"})
+    assert "there is no such model" not in caplog.text

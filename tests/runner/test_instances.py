@@ -29,13 +29,13 @@ def pid_of(instance: Instance) -> int:
 async def test_each_instance_sees_its_own_gpus(
     yard: Yard, make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     yard.model(instance_group={"count": 2, "gpus": [0, 1]})
     yard.model("cpu", instance_group={"kind": "cpu"})
     async with make_runner() as runner:
         await ask(runner)
         seen = [psutil.Process(pid_of(each)).environ()["CUDA_VISIBLE_DEVICES"] for each in instances(runner)]
-        assert seen == ["0", "1"]
+        assert seen == ["4", "5"]
         await ask(runner, model="cpu")
         (worker,) = instances(runner, "cpu")
         assert psutil.Process(pid_of(worker)).environ()["CUDA_VISIBLE_DEVICES"] == ""

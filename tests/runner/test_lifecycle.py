@@ -1,6 +1,7 @@
 """Loading, versions, hand-over, memory and control modes, with real workers."""
 
 import asyncio
+import re
 import shutil
 
 import pytest
@@ -57,6 +58,20 @@ async def test_progress_is_shown_while_a_model_loads(yard: Yard, make_runner: Ma
         group.create_task(ask(runner))
         await until(lambda: row(runner).versions[0].state == "LOADING")
         await until(lambda: 0 < (row(runner).versions[0].progress or 0) < 1)
+
+
+async def test_a_load_that_takes_long_tells_the_log_how_far_it_is(
+    yard: Yard,
+    make_runner: MakeRunner,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "runner")
+    monkeypatch.setattr("runner.process.PROGRESS_S", 0.1)
+    yard.model(load_s=0.6)
+    async with make_runner() as runner:
+        await ask(runner)
+    assert re.search(r"worker echo:1/0 has loaded [1-9]\d %", caplog.text)
 
 
 async def test_a_model_that_cannot_be_loaded_says_why_and_the_others_serve(
@@ -124,7 +139,7 @@ async def test_a_stream_that_runs_ends_on_the_version_it_began_with(
     yard: Yard, make_runner: MakeRunner
 ) -> None:
     folder = yard.model(delay_s=0.005, context_size=300)
-    async with make_runner() as runner, asyncio.TaskGroup() as group:
+    async with make_runner(drain_s=0.1, stuck_s=0.5) as runner, asyncio.TaskGroup() as group:
         stream = group.create_task(ask(runner, **endless()))
         await until(lambda: metric(runner, "running_sequences") == 1)
         (folder / "2").mkdir()

@@ -49,17 +49,26 @@ def test_a_request_means_the_model_that_the_rules_say(asked, bearer, known, fall
 
 
 @pytest.mark.parametrize(
-    ("text", "model", "version"),
+    ("text", "model", "version", "adapter"),
     [
-        ("orca", "orca", None),
-        ("orca:2", "orca", 2),
-        ("org/orca:12", "org/orca", 12),
-        ("orca:adapter", "orca:adapter", None),
-        (":2", ":2", None),
-        ("orca:", "orca:", None),
-        ("orca:²", "orca:²", None),
-        ("orca:" + "9" * 19, "orca:" + "9" * 19, None),
+        ("orca", "orca", None, None),
+        ("orca:2", "orca", 2, None),
+        ("org/orca:12", "org/orca", 12, None),
+        ("orca:pirate", "orca", None, "pirate"),
+        ("orca:2:pirate", "orca", 2, "pirate"),
+        (":2", ":2", None, None),
+        (":pirate", ":pirate", None, None),
+        ("orca:", "orca:", None, None),
+        ("orca:2:", "orca:2:", None, None),
+        ("orca:pirate:2", "orca:pirate:2", None, None),
+        ("orca:2:3", "orca:2:3", None, None),
+        ("orca:²", "orca:²", None, None),
+        ("orca:" + "9" * 19, "orca:" + "9" * 19, None, None),
     ],
 )
-def test_a_name_has_a_version_where_it_ends_with_a_number(text, model, version):
-    assert (parse_name(text).model, parse_name(text).version) == (model, version)
+def test_a_name_may_end_with_a_version_that_is_a_number_and_an_adapter_that_is_none(
+    text, model, version, adapter
+):
+    name = parse_name(text)
+    assert (name.model, name.version, name.adapter) == (model, version, adapter)
+    assert str(name) == text

@@ -160,7 +160,6 @@ async def test_a_model_may_come_with_a_load_alone(yard: Yard, make_runner: MakeR
             await runner.load("guest")
         await runner.unload("guest")
         await until(lambda: not laid_out(yard))
-        await runner.load("other")
         assert [model.name for model in runner.index()] == ["other"]
 
 

@@ -13,6 +13,13 @@ from tests.runner.conftest import MakeRunner, Yard
 LEVELS = {"priority_levels": 3, "default_priority_level": 2, "max_lanes": 1}
 
 
+@pytest.fixture(params=["echo", "echo-stream"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Queues are the same whoever batches."""
+    name: str = request.param
+    return name
+
+
 async def until_waiting(runner: Runner, count: int) -> None:
     await until(lambda: metric(runner, "waiting_sequences") == count)
 
@@ -24,8 +31,10 @@ async def occupied(runner: Runner) -> asyncio.Task[Any]:
     return stream
 
 
-async def test_higher_levels_go_first_and_the_tier_is_told(yard: Yard, make_runner: MakeRunner) -> None:
-    yard.model(delay_s=0.005, scheduler=LEVELS)
+async def test_higher_levels_go_first_and_the_tier_is_told(
+    yard: Yard, make_runner: MakeRunner, kind: str
+) -> None:
+    yard.model(backend=kind, delay_s=0.005, scheduler=LEVELS)
     async with make_runner() as runner, asyncio.TaskGroup() as group:
         stream = await occupied(runner)
         order: list[str] = []
@@ -59,9 +68,13 @@ async def test_higher_levels_go_first_and_the_tier_is_told(yard: Yard, make_runn
         }
 
 
-async def test_each_level_has_a_queue_of_its_own(yard: Yard, make_runner: MakeRunner) -> None:
+async def test_each_level_has_a_queue_of_its_own(yard: Yard, make_runner: MakeRunner, kind: str) -> None:
     policy = {"3": {"max_queue_size": 1}}
-    yard.model(delay_s=0.005, scheduler={**LEVELS, "max_queue_size": 2, "priority_queue_policy": policy})
+    yard.model(
+        backend=kind,
+        delay_s=0.005,
+        scheduler={**LEVELS, "max_queue_size": 2, "priority_queue_policy": policy},
+    )
     async with make_runner() as runner, asyncio.TaskGroup() as group:
         waiting = [await occupied(runner)]
         for number, priority in enumerate((3, 2, 2), start=1):
@@ -81,8 +94,8 @@ async def test_each_level_has_a_queue_of_its_own(yard: Yard, make_runner: MakeRu
             each.cancel()
 
 
-async def test_a_level_that_is_not_there_is_refused(yard: Yard, make_runner: MakeRunner) -> None:
-    yard.model()
+async def test_a_level_that_is_not_there_is_refused(yard: Yard, make_runner: MakeRunner, kind: str) -> None:
+    yard.model(backend=kind)
     async with make_runner() as runner:
         with pytest.raises(InvalidRequest, match="this model has one level, 1"):
             await ask(runner, priority=2)
@@ -91,11 +104,15 @@ async def test_a_level_that_is_not_there_is_refused(yard: Yard, make_runner: Mak
 
 @pytest.mark.parametrize("where", ["level", "request"])
 async def test_a_queues_time_limit_is_the_shortest_that_holds(
-    yard: Yard, make_runner: MakeRunner, where: str
+    yard: Yard, make_runner: MakeRunner, where: str, kind: str
 ) -> None:
     policy = {"3": {"queue_timeout_s": 0.1}} if where == "level" else {}
     given = {"queue_timeout_s": 0.1 if where == "request" else 600.0, "priority": 3}
-    yard.model(delay_s=0.005, scheduler={**LEVELS, "queue_timeout_s": 300, "priority_queue_policy": policy})
+    yard.model(
+        backend=kind,
+        delay_s=0.005,
+        scheduler={**LEVELS, "queue_timeout_s": 300, "priority_queue_policy": policy},
+    )
     async with make_runner() as runner:
         stream = await occupied(runner)
         with pytest.raises(DeadlineExceeded, match="queue_timeout_s"):
@@ -104,10 +121,10 @@ async def test_a_queues_time_limit_is_the_shortest_that_holds(
 
 
 async def test_who_waited_too_long_is_delayed_where_that_is_asked_for(
-    yard: Yard, make_runner: MakeRunner
+    yard: Yard, make_runner: MakeRunner, kind: str
 ) -> None:
     scheduler = {"max_lanes": 1, "queue_timeout_s": 0.2, "timeout_action": "delay"}
-    yard.model(delay_s=0.005, context_size=150, scheduler=scheduler)
+    yard.model(backend=kind, delay_s=0.005, context_size=150, scheduler=scheduler)
     async with make_runner() as runner:
         await ask(runner)
         stream = await occupied(runner)

@@ -176,7 +176,7 @@ async def test_stopping_while_a_model_loads_answers_who_waits(yard: Yard, make_r
 
 async def test_an_unload_with_an_unanswered_call_does_not_hang(yard: Yard, make_runner: MakeRunner) -> None:
     yard.model()
-    async with make_runner(drain_s=0.3) as runner:
+    async with make_runner(stuck_s=0.3) as runner:
         await ask(runner)
         (pid,) = worker_pids()
         os.kill(pid, signal.SIGSTOP)
@@ -259,3 +259,84 @@ async def test_names_with_absurd_versions_are_only_names(yard: Yard, make_runner
     async with make_runner() as runner:
         with pytest.raises(RunnerError, match="no model"):
             runner.resolve_name("x:" + "1" * 5000)
+
+
+async def test_an_unload_waits_for_answers_as_long_as_they_go_on(yard: Yard, make_runner: MakeRunner) -> None:
+    yard.model(delay_s=0.005, context_size=300)
+    async with make_runner(control_mode="explicit", drain_s=0.1, stuck_s=0.5) as runner:
+        await runner.load("echo")
+        stream = asyncio.create_task(ask(runner, **endless()))
+        await until(lambda: metric(runner, "running_sequences") == 1)
+        await runner.unload("echo")
+        assert state_of(runner) == "UNLOADING"
+        assert (await stream).finish == {0: "length"}
+        await until(lambda: state_of(runner) == "UNAVAILABLE")
+
+
+async def test_the_end_of_the_server_waits_no_longer_than_it_was_told(
+    yard: Yard, make_runner: MakeRunner
+) -> None:
+    yard.model(delay_s=0.02)
+    async with make_runner(drain_s=0.2) as runner:
+        await ask(runner)
+        leaving = asyncio.create_task(ask(runner, **endless()))
+        await until(lambda: metric(runner, "running_sequences") == 1)
+        yard.model(delay_s=0.01)  # what is on its way out already is not waited for either
+        await until(lambda: len(runner._catalog.models["echo"].slots.loaded) == 2)
+    with pytest.raises(ModelNotReady, match="unloaded before"):
+        await leaving
+
+
+async def test_a_hand_over_refused_for_want_of_memory_is_made_up_for(
+    yard: Yard, make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.retry.FIRST_PAUSE_S", 0.05)
+    folder = yard.model("one")
+    yard.model("two", delay_s=0.005)
+    async with make_runner(memory_budget_bytes=int(2.5 * OVERHEAD_BYTES)) as runner:
+        await ask(runner, model="one")
+        stream = asyncio.create_task(ask(runner, model="two", **endless()))
+        await until(lambda: metric(runner, "running_sequences", model="two") == 1)
+        (folder / "2").mkdir()
+        await until(lambda: "memory budget" in (row(runner, "one").versions[-1].reason or ""))
+        stream.cancel()
+        await until(lambda: states(runner, "one").get(2) == "READY")
+        assert (await ask(runner, model="one")).version == 2
+
+
+async def test_a_load_that_waits_for_memory_holds_up_no_other(yard: Yard, make_runner: MakeRunner) -> None:
+    yard.model("leaving", delay_s=0.005)
+    yard.model("large", instance_group={"count": 2})
+    yard.model("small")
+    async with (
+        make_runner(control_mode="explicit", memory_budget_bytes=int(2.5 * OVERHEAD_BYTES)) as runner,
+        asyncio.TaskGroup() as group,
+    ):
+        await runner.load("leaving")
+        stream = group.create_task(ask(runner, model="leaving", **endless()))
+        await until(lambda: metric(runner, "running_sequences", model="leaving") == 1)
+        await runner.unload("leaving")
+        waiting = group.create_task(runner.load("large"))
+        await until(lambda: state_of(runner, "large") == "LOADING")
+        await runner.load("small")
+        assert not waiting.done()
+        await runner.unload("small")
+        stream.cancel()
+        await waiting
+
+
+async def test_a_worker_that_has_ended_is_never_killed_again(
+    yard: Yard, make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard.model()
+    async with make_runner() as runner:
+        await ask(runner)
+        (instance,) = runner._catalog.models["echo"].slots.loaded[0].instances
+        process = await instance.process()
+        await process.stop()
+        killed: list[int] = []
+        monkeypatch.setattr(os, "killpg", lambda pid, number: killed.append(pid))
+        process.kill()
+        await process.stop()
+        monkeypatch.undo()
+        assert killed == [], "its number may be another's by now"

@@ -45,6 +45,24 @@ async def test_the_second_turn_finds_the_first_in_the_cache(yard: Yard, make_run
     assert second.finished.usage.cached_tokens > first.accepted.prompt_tokens
 
 
+async def test_the_second_turn_finds_the_state_behind_the_first_where_states_cannot_be_cut(
+    yard: Yard, make_runner: MakeRunner
+) -> None:
+    yard.model(prefix="tip", scheduler={"offload_bytes": 100_000})
+    async with make_runner() as runner:
+        first = await ask(runner, "tell me about lanes")
+        turns = (
+            {"role": "user", "content": "tell me about lanes"},
+            {"role": "assistant", "content": first.text},
+            {"role": "user", "content": "and more"},
+        )
+        second = await ask(runner, ChatPrompt(messages=turns))
+    assert first.finished is not None and second.finished is not None
+    usage = first.finished.usage
+    # All of both but the last token, which was drawn and never computed.
+    assert second.finished.usage.cached_tokens == usage.prompt_tokens + usage.completion_tokens - 1
+
+
 async def test_n_samples_share_the_prompt_and_count_it_once(yard: Yard, make_runner: MakeRunner) -> None:
     yard.model()
     async with make_runner() as runner:
@@ -266,6 +284,7 @@ async def test_a_request_out_of_time_is_cancelled_even_in_a_hanging_engine(
 ) -> None:
     yard.model(fail={"hang": "please hang", "hang_s": 600})
     async with make_runner() as runner:
+        await ask(runner)  # the load is not what takes the time
         with pytest.raises(DeadlineExceeded):
             await ask(runner, "please hang", timeout_s=0.5)
 
@@ -287,3 +306,28 @@ async def test_a_row_that_fails_leaves_its_neighbours_and_its_lane_alone(
             "another",
         ]
         assert (await ask(runner, "again")).text == "again"
+
+
+async def test_a_request_too_large_for_a_worker_is_refused_and_the_worker_lives(
+    yard: Yard, make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.process.MAX_FRAME_BYTES", 2000)
+    yard.model()
+    async with make_runner() as runner:
+        await ask(runner)
+        with pytest.raises(InvalidRequest, match="can be served"):
+            await ask(runner, "x" * 3000)
+        assert (await ask(runner)).text == "hello there"
+    assert metric(runner, "worker_restarts") == 0
+
+
+async def test_the_inside_of_the_runner_can_be_watched_in_the_log(
+    yard: Yard, make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "runner")
+    yard.model()
+    async with make_runner() as runner:
+        await ask(runner, request_id="req_7")
+    told = [record.getMessage() for record in caplog.records if record.levelname == "DEBUG"]
+    assert "request req_7 to echo: level 1, instance echo:1/0" in told
+    assert any("is pid" in message for message in told) and any("has ended" in message for message in told)
