@@ -1,7 +1,7 @@
 """An asyncio load client: a closed loop of streaming completions, every chunk timed.
 
-It runs as a process of its own (`run_load`): a `_Job` as JSON on stdin, a `LoadResult` on stdout.
-Every request has its own connection; leaving `stream` early closes it, which is how a client cancels.
+`run_load` runs it as a process of its own: a `_Job` as JSON on stdin, a `LoadResult` on stdout. Every request has
+its own connection; leaving `stream` early closes it, which is how a client cancels.
 """
 
 import asyncio
@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
+from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import uvloop
@@ -20,12 +22,42 @@ from benchmarks.workload import Load, Request
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to send requests: one model of one server, through completions or chat."""
+    """Where to send requests: one model of one server, through completions or chat. `prefix` is what the API's routes
+    begin with."""
 
     host: str = "127.0.0.1"
     port: int
     model: str
     chat: bool = False
+    prefix: str = "/v1"
+    tls: bool = False
+    api_key: str = ""
+
+    @classmethod
+    def at(cls, url: str, *, model: str, api_key: str = "") -> "Endpoint":
+        """A model behind a base URL such as `http://127.0.0.1:8080/v1`; `/v1` is taken where it has no path. Raises
+        ValueError for what is no such URL."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is not a URL; write one such as http://127.0.0.1:8080/v1")
+        tls = parts.scheme == "https"
+        return cls(
+            host=parts.hostname,
+            port=parts.port or (443 if tls else 80),
+            model=model,
+            prefix=parts.path.rstrip("/") or "/v1",
+            tls=tls,
+            api_key=api_key,
+        )
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as it is sent: a route after the endpoint's prefix and a body to which the model's name is added.
+    `tokens` is how many must come back, None for any number. A body with `stream` false is answered in one piece."""
+
+    path: str
+    body: dict[str, Any]
+    tokens: int | None = None
 
 
 class _Job(msgspec.Struct, frozen=True):
@@ -40,12 +72,13 @@ class _Details(msgspec.Struct, frozen=True):
 
 class _Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int
-    completion_tokens: int
+    completion_tokens: int = 0  # embeddings have none
     prompt_tokens_details: _Details | None = None
 
 
 class _Delta(msgspec.Struct, frozen=True):
     content: str | None = None
+    reasoning_content: str | None = None
 
 
 class _Choice(msgspec.Struct, frozen=True):
@@ -54,7 +87,12 @@ class _Choice(msgspec.Struct, frozen=True):
 
     @property
     def has_text(self) -> bool:
-        return bool(self.text or (self.delta and self.delta.content))
+        delta = self.delta
+        return bool(self.text or (delta and (delta.content or delta.reasoning_content)))
+
+    @property
+    def said(self) -> str:
+        return self.text or (self.delta.content if self.delta else None) or ""
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -68,17 +106,22 @@ class Chunk(msgspec.Struct, frozen=True):
     def has_text(self) -> bool:
         return any(choice.has_text for choice in self.choices)
 
+    @property
+    def said(self) -> str:
+        return "".join(choice.said for choice in self.choices)
+
 
 class RequestError(Exception):
     """A request did not end as it should; the message is what the server or the connection said."""
 
 
-async def stream(endpoint: Endpoint, request: Request) -> AsyncGenerator[Chunk]:
-    """The chunks of one completion until `[DONE]`. Closing the iterator closes the connection.
+async def stream(endpoint: Endpoint, request: Request | Call) -> AsyncGenerator[Chunk]:
+    """The chunks of one answer until `[DONE]`; an answer in one piece is one chunk. Closing the iterator closes the
+    connection.
 
-    Raises RequestError for any answer other than a whole stream, OSError when the server cannot be reached.
+    Raises RequestError for any answer other than a whole one, OSError when the server cannot be reached.
     """
-    reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+    reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=endpoint.tls or None)
     try:
         writer.write(encode_request(endpoint, request))
         parser = ResponseParser()
@@ -92,57 +135,74 @@ async def stream(endpoint: Endpoint, request: Request) -> AsyncGenerator[Chunk]:
                 if chunk.error:
                     raise RequestError(bytes(chunk.error).decode())
                 yield chunk
-        raise RequestError(f"status {parser.status}: {parser.body[:500].decode(errors='replace')}")
+        if parser.status != 200 or isinstance(request, Request) or request.body.get("stream", True):
+            raise RequestError(f"status {parser.status}: {parser.body[:500].decode(errors='replace')}")
+        yield decoder.decode(parser.body)
     except ProtocolError as error:
         raise RequestError(str(error)) from error
     finally:
         writer.close()
 
 
-def encode_request(endpoint: Endpoint, request: Request) -> bytes:
-    """The whole HTTP request: greedy, streamed, `ignore_eos`, usage asked for."""
-    fields = {
-        "model": endpoint.model,
+def encode_request(endpoint: Endpoint, request: Request | Call) -> bytes:
+    """The whole HTTP request."""
+    call = request if isinstance(request, Call) else completion_call(request, chat=endpoint.chat)
+    content = msgspec.json.encode({"model": endpoint.model, **call.body})
+    key = f"Authorization: Bearer {endpoint.api_key}\r\n" if endpoint.api_key else ""
+    head = (
+        f"POST {endpoint.prefix}{call.path} HTTP/1.1\r\nHost: {endpoint.host}:{endpoint.port}\r\n"
+        f"Connection: close\r\n{key}Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+def completion_call(request: Request, *, chat: bool = False) -> Call:
+    """Greedy, streamed, `ignore_eos`, usage asked for."""
+    body = {
         "max_tokens": request.max_tokens,
         "temperature": 0,
         "ignore_eos": True,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    if endpoint.chat:
-        body = fields | {"messages": [{"role": "user", "content": request.prompt}]}
-    else:
-        body = fields | {"prompt": request.prompt}
-    content = msgspec.json.encode(body)
-    path = "/v1/chat/completions" if endpoint.chat else "/v1/completions"
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: {endpoint.host}:{endpoint.port}\r\nConnection: close\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-    )
-    return head.encode() + content
+    if chat:
+        messages = [{"role": "user", "content": request.prompt}]
+        return Call(path="/chat/completions", body=body | {"messages": messages}, tokens=request.max_tokens)
+    return Call(path="/completions", body=body | {"prompt": request.prompt}, tokens=request.max_tokens)
 
 
 async def record(
-    endpoint: Endpoint, request: Request, *, timeout_s: float, on_text: Callable[[], None]
+    endpoint: Endpoint,
+    request: Request | Call,
+    *,
+    timeout_s: float,
+    on_text: Callable[[], None] = lambda: None,
+    due_s: float | None = None,
+    keep_text: bool = False,
 ) -> Record:
-    """Run one request to its end and time it; whatever goes wrong is in the record's `error`."""
+    """Run one request to its end and time it; whatever goes wrong is in the record's `error`. `due_s` is when it should
+    have been sent, where that was decided before."""
+    call = request if isinstance(request, Call) else completion_call(request, chat=endpoint.chat)
     start = time.perf_counter()
     times: list[float] = []
+    said: list[str] = []
     usage: _Usage | None = None
     error: str | None = None
     try:
-        async with asyncio.timeout(timeout_s), aclosing(stream(endpoint, request)) as chunks:
+        async with asyncio.timeout(timeout_s), aclosing(stream(endpoint, call)) as chunks:
             async for chunk in chunks:
                 if chunk.has_text:
                     times.append(time.perf_counter())
                     on_text()
+                    if keep_text:
+                        said.append(chunk.said)
                 usage = chunk.usage or usage
     except TimeoutError:
         error = f"no end after {timeout_s:g} s"
     except (RequestError, OSError, msgspec.MsgspecError) as failure:
         error = f"{type(failure).__name__}: {failure}"
     if error is None:
-        error = _shortfall(usage, request)
+        error = _shortfall(usage, call)
     details = usage.prompt_tokens_details if usage else None
     return Record(
         start_s=start,
@@ -152,6 +212,8 @@ async def record(
         cached_tokens=(details.cached_tokens or 0) if details else 0,
         completion_tokens=usage.completion_tokens if usage else 0,
         error=error,
+        due_s=due_s,
+        text="".join(said),
     )
 
 
@@ -202,11 +264,11 @@ def _closed(parser: ResponseParser) -> list[bytes]:
     return []
 
 
-def _shortfall(usage: _Usage | None, request: Request) -> str | None:
+def _shortfall(usage: _Usage | None, call: Call) -> str | None:
     if usage is None:
         return "the stream carried no usage"
-    if usage.completion_tokens != request.max_tokens:
-        return f"{usage.completion_tokens} tokens instead of {request.max_tokens}"
+    if call.tokens is not None and usage.completion_tokens != call.tokens:
+        return f"{usage.completion_tokens} tokens instead of {call.tokens}"
     return None
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One request: times on the client's monotonic clock; `chunk_times_s` has one entry a chunk with text."""
+    """One request: times on the client's monotonic clock; `chunk_times_s` has one entry a chunk with text. `due_s`:
+    when it should have been sent, where its time was decided before. `text`: what was said, where that was kept."""
 
     start_s: float
     end_s: float
@@ -21,6 +22,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
     completion_tokens: int = 0
     error: str | None = None
+    due_s: float | None = None
+    text: str = ""
 
     @property
     def gaps_s(self) -> list[float]:

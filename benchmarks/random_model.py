@@ -1,11 +1,10 @@
 """Writes a Llama GGUF with random Q8_0 weights, for work where speed matters and sense does not.
 
-Every word of `words` is exactly one token, so n words are n tokens, and greedy decoding never picks
+Every word of `benchmarks.words` is exactly one token, so n words are n tokens, and greedy decoding never picks
 a token without text, so every generated token shows in a stream.
 """
 
 import argparse
-import itertools
 from pathlib import Path
 
 import gguf
@@ -13,11 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-_CONSONANTS = "bdgklmnr"
-_VOWELS = "aeio"
-_SPACE = "Ġ"  # how byte-level BPE writes a space
-_SYLLABLES = [c + v for c in _CONSONANTS for v in _VOWELS]
-_EOS = "<|endoftext|>"
+from benchmarks.words import tokenizer_parts
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -49,13 +44,6 @@ SHAPES = {
 }
 
 
-def words(count: int, /, *, seed: int, vocabulary: int) -> list[str]:
-    """`count` random words with their leading spaces, one token each in a model of this vocabulary size."""
-    choices = _word_tokens(vocabulary)
-    picks = np.random.default_rng(seed).integers(len(choices), size=count)
-    return [choices[pick].replace(_SPACE, " ") for pick in picks]
-
-
 def write(path: Path, shape: Shape, *, seed: int = 0, name: str = "random") -> None:
     """Write the model to `path` as GGUF; the same shape and seed give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,41 +57,6 @@ def write(path: Path, shape: Shape, *, seed: int = 0, name: str = "random") -> N
     writer.write_tensors_to_file()
     writer.close()
     partial.rename(path)
-
-
-def _word_tokens(vocabulary: int) -> list[str]:
-    room = vocabulary - len(_base_tokens())
-    if room < 1:
-        raise ValueError(f"vocabulary {vocabulary}: at least {len(_base_tokens()) + 1} tokens are needed")
-    triples = itertools.product(_SYLLABLES, repeat=3)
-    return [_SPACE + "".join(triple) for triple in itertools.islice(triples, room)]
-
-
-def _byte_tokens() -> list[str]:
-    """The 256 characters that stand for bytes in byte-level BPE, in the order of the bytes."""
-    printable = {
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    }
-    others = itertools.count(256)
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
-
-
-def _base_tokens() -> list[str]:
-    pairs = [_SPACE + a + b for a, b in itertools.product(_SYLLABLES, repeat=2)]
-    return [_EOS, *_byte_tokens(), *_SYLLABLES, *(_SPACE + s for s in _SYLLABLES), *pairs]
-
-
-def _merges(word_tokens: list[str]) -> list[str]:
-    """Rules that build a word from the left: letters to syllables, then space and syllable by syllable."""
-    pairs = [f"{_SPACE}{a} {b}" for a, b in itertools.product(_SYLLABLES, repeat=2)]
-    return [
-        *(f"{syllable[0]} {syllable[1]}" for syllable in _SYLLABLES),
-        *(f"{_SPACE} {syllable}" for syllable in _SYLLABLES),
-        *pairs,
-        *(f"{word[:-2]} {word[-2:]}" for word in word_tokens),
-    ]
 
 
 def _add_metadata(writer: gguf.GGUFWriter, shape: Shape, name: str) -> None:
@@ -123,14 +76,13 @@ def _add_metadata(writer: gguf.GGUFWriter, shape: Shape, name: str) -> None:
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, vocabulary: int) -> None:
-    word_tokens = _word_tokens(vocabulary)
-    tokens = [*_base_tokens(), *word_tokens]
+    tokens, merges = tokenizer_parts(vocabulary)
     types = [gguf.TokenType.CONTROL] + [gguf.TokenType.NORMAL] * (len(tokens) - 1)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_token_merges(_merges(word_tokens))
+    writer.add_token_merges(merges)
     writer.add_eos_token_id(0)
     writer.add_bos_token_id(0)
     writer.add_add_bos_token(False)

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -30,14 +30,25 @@ class ServerError(Exception):
 class Server:
     """A running server process; `log` has what it printed."""
 
-    def __init__(self, command: Sequence[str], *, port: int, log: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], *, port: int, log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.port = port
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, cwd=_ROOT
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=_ROOT,
+                env={**os.environ, **(environment or {})},
             )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def endpoint(self, model: str) -> Endpoint:
         return Endpoint(port=self.port, model=model)
@@ -108,9 +119,12 @@ def modelyard(
     logs: Path,
     profile: Path | None = None,
     grpc_port: int | None = None,
+    state_dir: Path | None = None,
+    flags: Sequence[str] = (),
 ) -> Iterator[Server]:
     """`modelyard serve` with these models loaded. `profile`: where cProfile leaves its statistics of the server
-    process when it has ended."""
+    process when it has ended. `state_dir`: where environments are, for engines that need one. `flags`: more of the
+    command's."""
     command = shutil.which("modelyard", path=Path(sys.executable).parent)
     if command is None:
         raise ServerError(f"no modelyard command beside {sys.executable}; install the project first")
@@ -120,8 +134,10 @@ def modelyard(
     port = free_port()
     ports = ["--port", str(port), "--grpc-port", str(grpc_port or free_port())]
     arguments = ["serve", str(repository), "--host", "127.0.0.1", *ports]
-    state = ["--state-dir", str(logs / "state")]
-    with _running(Server([*words, *arguments, *state], port=port, log=logs / "modelyard.log")) as server:
+    state = ["--state-dir", str(state_dir or logs / "state")]
+    with _running(
+        Server([*words, *arguments, *state, *flags], port=port, log=logs / "modelyard.log")
+    ) as server:
         server.wait_for("/v2/health/live")
         for model in models:
             load(server, model)
@@ -149,6 +165,49 @@ def llamacpp(weights: Path, *, lanes: int, kv_tokens: int, threads: int, logs: P
     command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
     with _running(Server(command, port=port, log=logs / "llamacpp.log")) as server:
         server.wait_for("/health")
+        yield server
+
+
+@contextlib.contextmanager
+def vllm(
+    python: Path,
+    weights: Path,
+    model: str,
+    *,
+    lanes: int,
+    kv_blocks: int,
+    context_tokens: int,
+    threads: int,
+    logs: Path,
+) -> Iterator[Server]:
+    """vLLM's own server on one folder of weights, ready, with the settings of the vllm backend on a CPU."""
+    port = free_port()
+    options = {
+        "model": weights,
+        "served-model-name": model,
+        "host": "127.0.0.1",
+        "port": port,
+        "dtype": "float32",
+        "max-model-len": context_tokens,
+        "max-num-seqs": lanes,
+        "max-num-batched-tokens": 512,
+        "num-gpu-blocks-override": kv_blocks,
+        "kv-cache-memory-bytes": 2**30,
+        "generation-config": "vllm",
+    }
+    command = [str(python), "-m", "vllm.entrypoints.openai.api_server"]
+    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    command += ["--enforce-eager", "--disable-log-stats", "--disable-uvicorn-access-log"]
+    variables = {
+        "OMP_NUM_THREADS": str(threads),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "GOMP_SPINCOUNT": "1000",  # as our workers have it
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    server = Server(command, port=port, log=logs / "vllm.log", environment=variables)
+    with _running(server):
+        server.wait_for("/health", timeout_s=300.0)
         yield server
 
 

@@ -3,7 +3,7 @@
 import msgspec
 import numpy as np
 
-from benchmarks.random_model import words
+from benchmarks.words import words
 
 
 class Request(msgspec.Struct, frozen=True):

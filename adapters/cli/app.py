@@ -5,10 +5,13 @@ from typing import Annotated
 import typer
 
 from adapters.about import DISTRIBUTION, distribution_version
-from adapters.cli.catalog import backends, list_models, schema
+from adapters.cli.backends import backends
+from adapters.cli.bench import bench
+from adapters.cli.catalog import list_models, schema
 from adapters.cli.chat import chat
 from adapters.cli.check import check
 from adapters.cli.doctor import doctor
+from adapters.cli.environments import env
 from adapters.cli.serve import serve
 
 
@@ -29,6 +32,8 @@ def build_cli() -> typer.Typer:
     cli.command("chat")(chat)
     cli.command("schema")(schema)
     cli.command("backends")(backends)
+    cli.add_typer(env, name="env")
+    cli.add_typer(bench, name="bench")
     cli.command("doctor")(doctor)
     return cli
 

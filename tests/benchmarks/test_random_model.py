@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from benchmarks.bare_loop import BareEngine, BareSettings, EngineError
-from benchmarks.random_model import SHAPES, words, write
+from benchmarks.random_model import SHAPES, write
+from benchmarks.words import words
 from benchmarks.workload import Load, Request, distinct
 
 VOCABULARY = SHAPES["tiny"].vocabulary

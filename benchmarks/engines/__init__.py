@@ -1,0 +1,1 @@
+"""Each engine through Modelyard beside the same engine bare: a module for each, for `python -m benchmarks.engines`."""
