@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from adapters.anthropic import errors as anthropic_errors
 from adapters.anthropic.routes import anthropic_operations
-from adapters.asgi import ApiError, Boundary, Face, error_response, face_of
+from adapters.asgi import ApiError, Boundary, Face, Failsafe, error_response, face_of
 from adapters.discreet import DiscreetRunner
 from adapters.keys import KeyCheck, KeyRing
 from adapters.kserve import errors as kserve_errors
@@ -75,6 +75,7 @@ def _middleware(settings: AppSettings) -> list[Middleware]:
                 expose_headers=_TOLD_TO_PAGES,
             )
         )
+    middleware.append(Middleware(Failsafe))
     keys = KeyRing(settings.api_keys, settings.api_key_file)
     if not keys.is_empty:
         middleware.append(Middleware(KeyCheck, keys=keys))

@@ -10,7 +10,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -181,6 +181,16 @@ async def or_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     return result  # type: ignore[return-value]  # None only where T allows it
 
 
+async def gathered(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all, in order. Raises the first error; the others are cancelled then."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(one) for one in work]
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return [task.result() for task in running]
+
+
 @asynccontextmanager
 async def closing(events: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
     """Close `events` at the end: closing is what cancels the work behind them."""
@@ -193,8 +203,8 @@ async def closing(events: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
 
 
 class Boundary:
-    """The outermost layer: gives every request an id, every answer its `x-request-id`, and every unexpected
-    exception a log entry and a 500."""
+    """The outermost layer: gives every request an id, every answer its `x-request-id`, and both a line in the access
+    log."""
 
     def __init__(self, app: ASGIApp, *, access_log: bool) -> None:
         self._app = app
@@ -211,31 +221,20 @@ class Boundary:
         if face_of(scope["path"]) is Face.ANTHROPIC:
             tag.append((b"request-id", request_id.encode()))
         began = time.monotonic()
-        status = 0
 
         async def tagged(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                scope["state"]["status"] = message["status"]
                 message["headers"] = [*message.get("headers", ()), *tag]
             await send(message)
 
         try:
             await self._app(scope, receive, tagged)
         except ClientGoneError:
-            status = 499
-        except Exception:
-            self._logger.exception("request %s to %s failed", request_id, scope["path"])
-            if not status:
-                error = ApiError(
-                    500,
-                    f"Something went wrong in the server; its log has the details under {request_id}.",
-                    type="server_error",
-                    code="internal_error",
-                )
-                await error_response(scope, error)(scope, receive, tagged)
+            scope["state"]["status"] = 499
         if self._access_log:
             took_s = time.monotonic() - began
+            status = scope["state"].get("status", 0)
             fields = {
                 "method": scope["method"],
                 "path": scope["path"],
@@ -248,6 +247,35 @@ class Boundary:
             self._logger.info(
                 "%s %s %d %.3fs", scope["method"], scope["path"], status, took_s, extra={"fields": fields}
             )
+
+
+class Failsafe:
+    """Gives every unexpected exception a log entry and a 500, inside of all that has to see every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._logger = logging.getLogger("modelyard.http")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except ClientGoneError:
+            raise
+        except Exception:
+            request_id = scope["state"]["request_id"]
+            self._logger.exception("request %s to %s failed", request_id, scope["path"])
+            if "status" in scope["state"]:
+                return  # the answer has begun
+            error = ApiError(
+                500,
+                f"Something went wrong in the server; its log has the details under {request_id}.",
+                type="server_error",
+                code="internal_error",
+            )
+            await error_response(scope, error)(scope, receive, send)
 
 
 def new_request_id() -> str:

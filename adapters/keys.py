@@ -52,12 +52,12 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
     def may_use(self, model: str, index: Callable[[], Iterable[ModelStatus]]) -> bool:
         """Whether it may use `model`, a name that is served; `index` is asked only where that is an alias."""
-        base = parse_name(model).model
-        if not self.models or not self.models.isdisjoint((model, base)):
+        asked = parse_name(model)
+        base, version = asked.model, "" if asked.version is None else f":{asked.version}"
+        if not self.models or not self.models.isdisjoint((model, base, base + version)):
             return True
         found = next((each for each in index() if base in (each.name, *each.aliases)), None)
         names = (found.name, *found.aliases) if found is not None else ()
-        version = model[len(base) :]
         return any(name in self.models or name + version in self.models for name in names)
 
     def may_see(self, model: ModelStatus) -> bool:

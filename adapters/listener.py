@@ -142,15 +142,26 @@ class Connection(TCPServer):  # type: ignore[misc]
             self.writer.write(data)
             if transport.get_write_buffer_size() <= _HIGH_WATER_BYTES:
                 return
+            if await self._is_taken():
+                return
+        await self.protocol.handle(Closed())
+
+    async def _is_taken(self) -> bool:
+        """Wait until little of what was written is left. False where the client has gone, or took nothing for too long
+        and is cut."""
+        transport = self.writer.transport
+        while True:
+            left = transport.get_write_buffer_size()
             try:
                 async with asyncio.timeout(self._send_timeout_s) as limit:
                     await self.writer.drain()
+                return True
             except OSError:  # the connection is lost, or the time is over
-                if limit.expired():
-                    self._cut()
-            else:
-                return
-        await self.protocol.handle(Closed())
+                if not limit.expired():
+                    return False
+            if transport.get_write_buffer_size() >= left:
+                self._cut()
+                return False
 
     async def _close(self) -> None:
         async with asyncio.timeout(self._send_timeout_s) as limit:

@@ -121,7 +121,7 @@ def _describe(operation: Operation, schemas: Mapping[Any, Any]) -> dict[str, Any
             "in": "path",
             "required": True,
             "schema": {"type": "integer", "minimum": 0}
-            if kind == "int"
+            if kind == "digits"
             else {"type": "string", "minLength": 1},
         }
         for name, kind in _PARAMETER.findall(operation.path)

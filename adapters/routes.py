@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -18,10 +19,10 @@ Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One method of one path.
 
-    `path` is Starlette's, without prefix; it is served under every one of `prefixes` and described under the
-    first. `body` and `answer` are the types of the JSON that comes and goes; a tuple of bodies means any of them,
-    None for `answer` that it is not described further. `media` None: the answer has no body. `query`: parameters
-    with their descriptions. `admin`: on a server with API keys, only admins may.
+    `path` is Starlette's, without prefix, and knows `digits` too; it is served under every one of `prefixes` and
+    described under the first. `body` and `answer` are the types of the JSON that comes and goes; a tuple of bodies
+    means any of them, None for `answer` that it is not described further. `media` None: the answer has no body.
+    `query`: parameters with their descriptions. `admin`: on a server with API keys, only admins may.
     """
 
     method: str
@@ -55,8 +56,21 @@ def under(prefixes: tuple[str, ...], operations: Iterable[Operation]) -> list[Op
     return [msgspec.structs.replace(operation, prefixes=prefixes) for operation in operations]
 
 
+class Digits(Convertor[str]):
+    """A number of any length, as text: Starlette's own makes an int of it, and fails where that is too long."""
+
+    regex = "[0-9]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
 def starlette_routes(operations: Iterable[Operation]) -> list[Route]:
     """A route per path, in the order of `operations`, which knows all methods of it."""
+    register_url_convertor("digits", Digits())
     paths: dict[str, dict[str, Endpoint]] = {}
     for operation in operations:
         for prefix in operation.prefixes:

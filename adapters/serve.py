@@ -26,6 +26,7 @@ from adapters.settings import ResponseStoreSettings, ServeSettings
 from backends.registry import Registry
 from repository.scan import RepositoryError
 from runner.api import ModelStatus
+from runner.environments.folder import Environments
 from runner.errors import RunnerError
 from runner.runner import Runner
 
@@ -98,7 +99,8 @@ class Signals:
 
 async def _serve(settings: ServeSettings, sock: socket.socket, levels: LevelSwitch) -> None:
     signals = Signals()
-    runner = Runner(settings.runner, Registry())
+    registry = Registry(elsewhere=Environments(settings.runner.state_dir).plugins())
+    runner = Runner(settings.runner, registry)
     version = settings.app.version
     kserve = KServe(outward(runner, settings.app), server_version=version, levels=levels)
     grpc_server = _grpc_server(settings, kserve)

@@ -28,9 +28,9 @@ class MessagesEndpoint:
 
     async def create(self, request: Request) -> JsonResponse | EventStream:
         service = self._service
-        body, unknown = await service.read_fields(request, MessagesRequest, refused=self._refused)
-        asked = read_prompt(body, unknown)
-        headers = service.ignored(asked.unknown, asked.idle)
+        body, unknown = await service.read(request, MessagesRequest, refused=self._refused)
+        asked = await service.aside(request, lambda: read_prompt(body, unknown))
+        ignored = service.ignored(asked.unknown, asked.idle, asked.depends)
         work = _work(body, asked, request_id=service.request_id(request))
         model = service.resolve(request, body.model)
         id = f"msg_{secrets.token_hex(12)}"
@@ -38,20 +38,20 @@ class MessagesEndpoint:
             frames = MessageFrames(
                 id, stops=work.stop, max_tokens=body.max_tokens, request_id=request.state.request_id
             )
-            return service.stream(model, [work], frames, headers=headers)
+            return service.stream(model, [work], frames, ignored=ignored)
         draft = Draft(id, stops=work.stop, max_tokens=body.max_tokens, emit=_unheard)
-        await service.follow(request, model, work, draft.take)
-        return JsonResponse(draft.message(), headers=headers)
+        await service.follow(request, model, work, draft.take, ignored=ignored)
+        return JsonResponse(draft.message(), headers=ignored.headers)
 
     async def count_tokens(self, request: Request) -> JsonResponse:
         """How many tokens the prompt of a message with this body has."""
         service = self._service
-        body, unknown = await service.read_fields(request, CountTokensRequest, refused=self._refused)
-        asked = read_prompt(body, unknown)
-        headers = service.ignored(asked.unknown, asked.idle)
+        body, unknown = await service.read(request, CountTokensRequest, refused=self._refused)
+        asked = await service.aside(request, lambda: read_prompt(body, unknown))
+        ignored = service.ignored(asked.unknown, asked.idle)
         model = service.resolve(request, body.model)
         result = await or_disconnect(request.receive, service.runner.tokenize(model, asked.prompt))
-        return JsonResponse(TokenCount(input_tokens=len(result.tokens)), headers=headers)
+        return JsonResponse(TokenCount(input_tokens=len(result.tokens)), headers=ignored.headers)
 
 
 def _work(body: MessagesRequest, asked: Asked, *, request_id: str) -> GenerateRequest:
@@ -63,6 +63,7 @@ def _work(body: MessagesRequest, asked: Asked, *, request_id: str) -> GenerateRe
         constraint=asked.constraint,
         tool_use=asked.tool_use,
         split_reasoning=True,
+        affinity=body.metadata.user_id if body.metadata is not None else None,
         request_id=request_id,
     )
 

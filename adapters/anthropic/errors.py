@@ -24,6 +24,7 @@ TABLE: Mapping[type[errors.RunnerError], int] = MappingProxyType(
         errors.ModelNotReady: OVERLOADED,
         errors.ModelNotLoaded: INTERNAL,
         errors.LoadFailed: INTERNAL,
+        errors.EngineUnavailable: OVERLOADED,
         errors.InsufficientMemory: OVERLOADED,
         errors.Overloaded: 429,
         errors.DeadlineExceeded: 504,

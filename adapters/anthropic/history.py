@@ -2,6 +2,8 @@
 an assistant thought, said and called in one turn is one message.
 """
 
+import itertools
+import operator
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -31,7 +33,8 @@ _ALLOWED: Mapping[str, tuple[type[Block], ...]] = MappingProxyType(
 
 
 class History:
-    """Takes messages in order. `unknown`: paths of fields that nobody knows; `idle`: of those that do nothing."""
+    """Takes messages in order, then its `end`. `unknown`: paths of fields that nobody knows; `idle`: of those that do
+    nothing."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -46,7 +49,7 @@ class History:
                 case TextBlock(text=text):
                     self._say(message.role, text)
                 case ThinkingBlock(thinking=text):
-                    _join(self._turn("assistant"), "reasoning_content", text)
+                    self._turn("assistant").setdefault("reasoning_content", []).append(text)
                 case ToolUseBlock(id=id, name=name):
                     self._names[id] = name
                     call = {
@@ -67,6 +70,9 @@ class History:
     def end(self) -> bool:
         """Whether the answer goes on with what the last message, an assistant's, has begun to say. Raises ApiError
         400 where it cannot."""
+        for message in self.messages:
+            for field in message.keys() & {"content", "reasoning_content"}:
+                message[field] = _joined(message[field])
         last = self.messages[-1] if self.messages else {"role": "user"}
         if last["role"] != "assistant":
             return False
@@ -133,14 +139,15 @@ class History:
         return block
 
     def _say(self, role: str, text: str) -> None:
-        _join(self._turn(role), "content", text)
+        self._turn(role)["content"].append(text)
 
     def _turn(self, role: str) -> dict[str, Any]:
         """The last message, a new one where that is of another role: turns of one role that follow are one."""
         if not self.messages or self.messages[-1]["role"] != role:
-            self.messages.append({"role": role, "content": ""})
+            self.messages.append({"role": role, "content": []})
         return self.messages[-1]
 
 
-def _join(message: dict[str, Any], field: str, text: str) -> None:
-    message[field] = f"{message[field]}\n{text}" if message.get(field) else text
+def _joined(texts: str | list[str]) -> str:
+    """Texts of one turn, a line each; empty ones before them add none."""
+    return texts if isinstance(texts, str) else "\n".join(itertools.dropwhile(operator.not_, texts))

@@ -10,23 +10,25 @@ from adapters.anthropic.history import History
 from adapters.anthropic.schema import CountTokensRequest, MessagesRequest, Tool
 from adapters.openai.decode import convert, refuse_nul
 from adapters.openai.errors import invalid, missing, unsupported
-from adapters.openai.messages import template_kwargs
+from adapters.openai.messages import THINKING, template_depends, template_kwargs
 from adapters.openai.schema import Function
 from adapters.openai.tools import OfferedTools, shown_tool
 from adapters.openai.unknown import unknown_inside
-from runner.wire.requests import ChatPrompt, Constraint, ToolUse
+from runner.wire.requests import STRICT, ChatPrompt, Constraint, ToolUse
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a body comes to. `unknown`: its fields that nobody knows; `idle`: those which do nothing."""
+    """What a body comes to. `unknown`: its fields that nobody knows; `idle`: those which do nothing; `depends`: those
+    that only some models have a use for, by what a worker then says."""
 
     prompt: ChatPrompt
     tool_use: ToolUse | None
     constraint: Constraint | None
     unknown: list[str]
     idle: list[str]
+    depends: dict[str, Sequence[str]]
 
 
 def read_prompt(body: CountTokensRequest, unknown: Sequence[str]) -> Asked:
@@ -53,6 +55,7 @@ def read_prompt(body: CountTokensRequest, unknown: Sequence[str]) -> Asked:
         else Constraint("json_schema", msgspec.json.encode(form.schema).decode(), "output_config.format"),
         unknown=sorted([*unknown, *history.unknown]),
         idle=history.idle + _idle(body),
+        depends=_depends(body),
     )
 
 
@@ -66,8 +69,19 @@ def _wishes(body: CountTokensRequest) -> dict[str, Any]:
                 "thinking.budget_tokens", "`thinking.budget_tokens` must be less than `max_tokens`."
             )
         if body.thinking.type != "adaptive":
-            wishes["enable_thinking"] = wishes["thinking"] = body.thinking.type == "enabled"
+            wishes |= dict.fromkeys(THINKING, body.thinking.type == "enabled")
     return wishes
+
+
+def _depends(body: CountTokensRequest) -> dict[str, Sequence[str]]:
+    effort = body.output_config.effort if body.output_config is not None else None
+    depends = template_depends(
+        None, effort=None if effort is None else "output_config.effort", verbosity=None
+    )
+    if body.thinking is not None and body.thinking.type != "adaptive":
+        depends["thinking.type"] = THINKING
+    strict = [f"tools[{i}].strict" for i, tool in enumerate(body.tools or ()) if tool.get("strict")]
+    return depends | dict.fromkeys(strict, (STRICT,))
 
 
 def _idle(body: CountTokensRequest) -> list[str]:
@@ -87,15 +101,16 @@ def _offered(body: CountTokensRequest, unknown: list[str]) -> OfferedTools:
         if choice is not None and choice.type != "none":
             raise invalid("tool_choice", "`tool_choice` is only allowed together with `tools`.")
         return OfferedTools()
+    strict = tuple(tool.name for tool in tools if tool.strict)
     if choice is None:
-        use = ToolUse()
+        use = ToolUse(strict=strict)
     elif choice.type == "none":
         return OfferedTools()
     else:
         parallel = not choice.disable_parallel_tool_use
         match choice.type:
             case "auto":
-                use = ToolUse(parallel=parallel)
+                use = ToolUse(parallel=parallel, strict=strict)
             case "any":
                 use = ToolUse(choice="required", parallel=parallel)
             case "tool":

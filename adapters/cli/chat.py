@@ -1,9 +1,11 @@
 """`modelyard chat`: talk to a running server in the terminal."""
 
+import http.client
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import msgspec
@@ -20,14 +22,15 @@ class ChatClient:
     """One server's chat endpoint. Keeps no history."""
 
     def __init__(self, url: str, *, api_key: str | None = None) -> None:
-        self._url = url.rstrip("/").removesuffix("/v1")
+        named = url if "://" in url else f"http://{url}"
+        self._url = named.rstrip("/").removesuffix("/v1")
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
 
     def models(self) -> list[str]:
         """The names of all models. Raises ChatError."""
-        with self._open("/v1/models", None) as answer:
+        with self._open("/v1/models", None) as answer, self._telling():
             return [model["id"] for model in msgspec.json.decode(answer.read())["data"]]
 
     def answer(self, model: str | None, messages: list[dict[str, str]]) -> Iterator[str]:
@@ -35,7 +38,7 @@ class ChatClient:
         body: dict[str, Any] = {"messages": messages, "stream": True}
         if model is not None:
             body["model"] = model
-        with self._open("/v1/chat/completions", msgspec.json.encode(body)) as answer:
+        with self._open("/v1/chat/completions", msgspec.json.encode(body)) as answer, self._telling():
             for line in answer:
                 if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
                     continue
@@ -45,13 +48,23 @@ class ChatClient:
                 for choice in chunk["choices"]:
                     yield choice["delta"].get("content") or ""
 
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """What goes wrong while an answer is read becomes a ChatError."""
+        try:
+            yield
+        except (http.client.HTTPException, OSError) as error:
+            raise ChatError(f"the answer broke off: {error or type(error).__name__}") from None
+        except (msgspec.DecodeError, KeyError, TypeError):
+            raise ChatError(f"what answers at {self._url} is no Modelyard") from None
+
     def _open(self, path: str, body: bytes | None) -> Any:
         request = urllib.request.Request(self._url + path, data=body, headers=self._headers)
         try:
             return urllib.request.urlopen(request, timeout=_TIMEOUT_S)
         except urllib.error.HTTPError as error:
             raise ChatError(_reason(error.read()) or f"the server answered {error.code}") from None
-        except (urllib.error.URLError, OSError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: no such address
             reason = getattr(error, "reason", error)
             raise ChatError(f"no answer from {self._url}: {reason}; is `modelyard serve` running?") from None
 
@@ -74,7 +87,13 @@ def chat(
                 messages = list(start)
                 continue
             messages.append({"role": "user", "content": text})
-            reply = _show(client.answer(model, messages))
+            try:
+                reply = _show(client.answer(model, messages))
+            except ChatError as error:
+                if not _is_terminal():
+                    raise
+                reply = ""
+                typer.echo(f"modelyard: {error}", err=True)
             if reply:
                 messages.append({"role": "assistant", "content": reply})
             else:
@@ -90,9 +109,13 @@ def _only_model(names: list[str]) -> str | None:
     return names[0] if names else None
 
 
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
 def _questions() -> Iterator[str]:
     """Lines from the terminal, with editing and history, or from a pipe; empty ones are passed over."""
-    is_terminal = sys.stdin.isatty()
+    is_terminal = _is_terminal()
     if is_terminal:
         import readline  # noqa: F401 - gives input() its editing and history
     while True:

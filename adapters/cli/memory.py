@@ -30,6 +30,8 @@ def parse_size(text: str, *, total_bytes: int) -> int:
         if not 0 < number <= 100:
             raise ValueError(f'"{text}" must be over 0 % and at most 100 %')
         return int(total_bytes * number / 100)
+    if not number:
+        raise ValueError(f'"{text}" must be over 0')
     base = 1000 if len(unit) == 2 and unit != "ib" else 1024
     return int(number * base ** _POWERS[unit.rstrip("b").rstrip("i")])
 

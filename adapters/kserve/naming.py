@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from adapters.kserve.errors import Code, KServeError, invalid
 from runner.api import NOT_LOADED, ModelStatus
-from runner.errors import ModelNotFound, ModelNotReady
+from runner.errors import ModelNotFound, ModelNotLoaded, ModelNotReady
 from runner.names import ModelName, parse_name
 
 _MOST = 2**63
@@ -50,7 +50,7 @@ def explain(error: ModelNotFound | ModelNotReady, name: str, index: Iterable[Mod
         return KServeError(
             Code.NOT_FOUND, f"Request for unknown model: '{shown}' version {asked.version} is not found"
         )
-    if isinstance(error, ModelNotReady) and error.retry_after_s is not None:
+    if isinstance(error, ModelNotReady) and not isinstance(error, ModelNotLoaded):
         return KServeError(Code.UNAVAILABLE, error.message)
     if asked.version is not None:
         return KServeError(

@@ -97,6 +97,7 @@ class TextParameters(msgspec.Struct, frozen=True, kw_only=True):
     stop_token_ids: list[Index] | None = None
     include_stop_str_in_output: bool = False
     ignore_eos: bool | None = None
+    prompt_lookup: bool | None = None
     max_tokens: Count | None = None
     min_tokens: Index | None = None
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
@@ -124,6 +125,7 @@ class TextParameters(msgspec.Struct, frozen=True, kw_only=True):
             stop_token_ids=tuple(self.stop_token_ids or ()),
             include_stop=self.include_stop_str_in_output,
             ignore_eos=self.ignore_eos,
+            prompt_lookup=self.prompt_lookup,
             skip_special_tokens=self.skip_special_tokens,
             logprobs=0 if self.logprobs is None and with_scores else self.logprobs,
             priority=self.priority,

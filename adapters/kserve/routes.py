@@ -14,7 +14,7 @@ from adapters.settings import AppSettings
 
 _OBJECT = dict[str, Any]
 _MODEL = "/v2/models/{model:path}"
-_VERSION = "/v2/models/{model:path}/versions/{version:int}"
+_VERSION = "/v2/models/{model:path}/versions/{version:digits}"
 
 
 def kserve_operations(kserve: KServe, settings: AppSettings) -> list[Operation]:

@@ -78,6 +78,7 @@ class TextResponses:
                 self._model, self._version = event.model, event.version
                 self._prompt_tokens = event.prompt_tokens
             case Delta():
+                self._prompt_tokens = event.prompt_tokens or self._prompt_tokens
                 self._samples[event.index].add(event)
                 if self._work.stream:
                     return self._response(is_final=all(sample.finish is not None for sample in self._samples))

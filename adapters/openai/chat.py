@@ -1,5 +1,6 @@
 """`POST /chat/completions`: the request made ready for a model, and the answer as chat shapes it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -8,14 +9,14 @@ from adapters.asgi import JsonResponse
 from adapters.openai.chunks import ChatChunks, Envelope, chat_finish
 from adapters.openai.errors import invalid
 from adapters.openai.generation import Generated, Sample, usage_body
-from adapters.openai.logprobs import chat_logprobs
-from adapters.openai.messages import template_kwargs, template_messages
-from adapters.openai.sampling import build_request, check_stream_options
+from adapters.openai.logprobs import chat_logprobs, prompt_logprobs
+from adapters.openai.messages import template_depends, template_kwargs, template_messages
+from adapters.openai.sampling import build_request, check_prompt_logprobs, check_stream_options, idle_fields
 from adapters.openai.schema import ChatRequest, chat_refusals
 from adapters.openai.service import Service
 from adapters.openai.stream import EventStream
-from adapters.openai.tools import idle_fields, offered_tools
-from runner.wire.requests import ChatPrompt
+from adapters.openai.tools import offered_tools, strict_fields
+from runner.wire.requests import ChatPrompt, GenerateRequest
 
 
 class ChatEndpoint:
@@ -25,33 +26,36 @@ class ChatEndpoint:
 
     async def create(self, request: Request) -> JsonResponse | EventStream:
         service = self._service
-        body, unknown = await service.read_fields(request, ChatRequest, refused=self._refused)
+        body, unknown = await service.read(request, ChatRequest, refused=self._refused)
         check_stream_options(body)
+        check_prompt_logprobs(body)
         if body.top_logprobs is not None and not body.logprobs:
             raise invalid("top_logprobs", "`top_logprobs` is only allowed together with `logprobs: true`.")
-        headers = service.ignored(unknown, idle_fields(body))
-        n = body.n or 1
-        work = build_request(
-            body,
-            chat_prompt(body),
-            request_id=service.request_id(request, body),
-            n=n,
-            max_tokens=body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
-            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-            tool_use=offered_tools(body).use,
-            split_reasoning=True,
-        )
+        ignored = service.ignored(unknown, idle_fields(body), _depends(body))
+        request_id, n = service.request_id(request, body), body.n or 1
+        work = await service.aside(request, lambda: chat_work(body, request_id=request_id))
         model = service.resolve(request, body.model)
         envelope = service.envelope("chatcmpl", tells_tier=body.service_tier is not None)
         calls_functions = body.functions is not None
+        prompt_ids = (
+            await service.prompt_ids(request, model, [work.prompt]) if body.return_token_ids else None
+        )
         if body.stream:
-            chunks = ChatChunks(envelope, body.stream_options, n=n, calls_functions=calls_functions)
-            return service.stream(model, [work], chunks, headers=headers)
-        generated = await service.collect(request, model, [work])
+            chunks = ChatChunks(
+                envelope, body.stream_options, n=n, calls_functions=calls_functions, prompt_ids=prompt_ids
+            )
+            return service.stream(model, [work], chunks, ignored=ignored)
+        generated = await service.collect(request, model, [work], ignored=ignored)
         answer = completion(
             envelope, generated, with_logprobs=bool(body.logprobs), calls_functions=calls_functions
         )
-        return JsonResponse(answer, headers=headers)
+        if prompt_ids is not None:
+            answer["prompt_token_ids"] = prompt_ids[0]
+            for choice, sample in zip(answer["choices"], generated.samples, strict=True):
+                choice["token_ids"] = sample.token_ids
+        if body.prompt_logprobs is not None:
+            answer["prompt_logprobs"] = prompt_logprobs(generated.samples[0].prompt_logprobs)
+        return JsonResponse(answer, headers=ignored.headers)
 
 
 def completion(
@@ -73,6 +77,21 @@ def completion(
     return fields | {"choices": choices, "usage": usage_body(generated.usage)}
 
 
+def chat_work(body: ChatRequest, *, request_id: str) -> GenerateRequest:
+    """What a model is asked. Raises ApiError 400."""
+    return build_request(
+        body,
+        chat_prompt(body),
+        request_id=request_id,
+        n=body.n or 1,
+        max_tokens=body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        prompt_logprobs=body.prompt_logprobs,
+        tool_use=offered_tools(body).use,
+        split_reasoning=True,
+    )
+
+
 def chat_prompt(body: ChatRequest) -> ChatPrompt:
     """The messages and tools as the template gets them. Raises ApiError 400 naming the message and its part."""
     continues = bool(body.continue_final_message)
@@ -92,6 +111,16 @@ def chat_prompt(body: ChatRequest) -> ChatPrompt:
         add_generation_prompt=body.add_generation_prompt is not False and not continues,
         continue_final_message=continues,
     )
+
+
+def _depends(body: ChatRequest) -> dict[str, Sequence[str]]:
+    """Fields that only some models have a use for."""
+    asked = template_depends(
+        body.chat_template_kwargs,
+        effort=None if body.reasoning_effort is None else "reasoning_effort",
+        verbosity=None if body.verbosity is None else "verbosity",
+    )
+    return asked | strict_fields(body)
 
 
 def _answer_message(sample: Sample, *, calls_functions: bool) -> dict[str, Any]:

@@ -52,7 +52,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Chunks(abc.ABC):
-    """The chunks of one response: `prompts` times `n` choices, choice = prompt * n + sample."""
+    """The chunks of one response: `prompts` times `n` choices, choice = prompt * n + sample. `prompt_ids`: the
+    tokens of the prompts, where those and the answers' are to be told."""
 
     object: ClassVar[str]
     text_open: ClassVar[bytes]
@@ -60,9 +61,16 @@ class Chunks(abc.ABC):
     empty: ClassVar[bytes]
 
     def __init__(
-        self, envelope: Envelope, options: StreamOptions | None, *, n: int, prompts: int = 1
+        self,
+        envelope: Envelope,
+        options: StreamOptions | None,
+        *,
+        n: int,
+        prompts: int = 1,
+        prompt_ids: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self._envelope = envelope
+        self._prompt_ids = prompt_ids
         self._n = n
         self._with_usage = options is not None and bool(options.include_usage)
         self._continuous = self._with_usage and options is not None and bool(options.continuous_usage_stats)
@@ -85,11 +93,13 @@ class Chunks(abc.ABC):
                 head = self._begin(choice, event, out)
             if self._continuous:
                 self._count(event)
-            if event.logprobs or event.reasoning or event.tool_calls:
+            ids = self._prompt_ids is not None and event.token_ids
+            if event.logprobs or event.reasoning or event.tool_calls or ids:
                 logprobs = self._logprobs(choice, event.logprobs) if event.logprobs else None
+                more = b',"token_ids":' + self._encode(ids) if ids else b""
                 for content in self._contents(event):
-                    out.append(self._chunk(choice, content, logprobs=logprobs))
-                    logprobs = None  # told once, with the first of what came of these tokens
+                    out.append(self._chunk(choice, content, logprobs=logprobs, more=more))
+                    logprobs, more = None, b""  # told once, with the first of what came of these tokens
             elif event.text:
                 out.append(head + self._json(event.text) + self._rest + self._tail)
             if event.finish is not None:
@@ -141,12 +151,27 @@ class Chunks(abc.ABC):
     def _head(self, choice: int) -> bytes:
         return b'data: %b,"choices":[{"index":%d,' % (self._common, choice)
 
-    def _chunk(self, choice: int, content: bytes, *, logprobs: Any = None, finish: bytes = b"null") -> bytes:
-        rest = b',"logprobs":%b,"finish_reason":%b}]' % (self._encode(logprobs), finish)
-        return self._head(choice) + content + rest + self._tail
+    def _chunk(
+        self,
+        choice: int,
+        content: bytes,
+        *,
+        logprobs: Any = None,
+        finish: bytes = b"null",
+        more: bytes = b"",
+        beside: bytes = b"",
+    ) -> bytes:
+        """`more`: members of the choice; `beside`: of the chunk."""
+        rest = b',"logprobs":%b,"finish_reason":%b%b}]' % (self._encode(logprobs), finish, more)
+        return self._head(choice) + content + rest + beside + self._tail
+
+    def _told_prompt(self, choice: int) -> bytes:
+        if self._prompt_ids is None:
+            return b""
+        return b',"prompt_token_ids":' + self._encode(self._prompt_ids[choice // self._n])
 
     def _count(self, delta: Delta) -> None:
-        self._running = add_usage(self._running, Usage(0, len(delta.token_ids)))
+        self._running = add_usage(self._running, Usage(0, len(delta.token_ids) + delta.num_text_tokens))
         self._tail = b',"usage":' + self._encode(usage_body(self._running)) + b"}\n\n"
 
     def _json(self, value: Any) -> bytes:
@@ -173,9 +198,15 @@ class ChatChunks(Chunks):
     empty = b'"delta":{}'
 
     def __init__(
-        self, envelope: Envelope, options: StreamOptions | None, *, n: int, calls_functions: bool = False
+        self,
+        envelope: Envelope,
+        options: StreamOptions | None,
+        *,
+        n: int,
+        calls_functions: bool = False,
+        prompt_ids: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        super().__init__(envelope, options, n=n)
+        super().__init__(envelope, options, n=n, prompt_ids=prompt_ids)
         self._calls_functions = calls_functions
 
     def _contents(self, delta: Delta) -> list[bytes]:
@@ -195,7 +226,8 @@ class ChatChunks(Chunks):
 
     def _first(self, choice: int, delta: Delta) -> bytes | None:
         content = b"null" if delta.tool_calls and not delta.text else b'""'
-        return self._chunk(choice, b'"delta":{"role":"assistant","content":' + content + b"}")
+        opening = b'"delta":{"role":"assistant","content":' + content + b"}"
+        return self._chunk(choice, opening, beside=self._told_prompt(choice))
 
     def _logprobs(self, choice: int, tokens: Sequence[TokenText]) -> Any:
         return {"content": chat_logprobs(tokens), "refusal": None}
@@ -230,21 +262,23 @@ class CompletionChunks(Chunks):
         prompts: int,
         echo: Sequence[str] = (),
         first_tokens: Sequence[FirstToken] = (),
+        prompt_ids: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        super().__init__(envelope, options, n=n, prompts=prompts)
+        super().__init__(envelope, options, n=n, prompts=prompts, prompt_ids=prompt_ids)
         self._echo = echo
         self._first_tokens = first_tokens
         self._arrays = [LegacyLogprobs() for _ in range(n * prompts)]
 
     def _first(self, choice: int, delta: Delta) -> bytes | None:
-        if not self._echo:
+        if not self._echo and self._prompt_ids is None:
             return None
         prompt = choice // self._n
         logprobs = None
         if self._first_tokens:
             tokens = [token or self._first_tokens[prompt] for token in delta.prompt_logprobs]
             logprobs = self._arrays[choice].feed(tokens)
-        return self._chunk(choice, self.text_open + self._json(self._echo[prompt]), logprobs=logprobs)
+        text = self._json(self._echo[prompt] if self._echo else "")
+        return self._chunk(choice, self.text_open + text, logprobs=logprobs, more=self._told_prompt(choice))
 
     def _logprobs(self, choice: int, tokens: Sequence[TokenText]) -> Any:
         return self._arrays[choice].feed(tokens)

@@ -1,19 +1,19 @@
 """`POST /completions`: prompts as texts or token ids, several at once, with echo and `best_of`."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 
-from adapters.asgi import JsonResponse, or_disconnect
+from adapters.asgi import JsonResponse, gathered, or_disconnect
 from adapters.openai.chunks import CompletionChunks, Envelope
+from adapters.openai.decode import refuse_nul
 from adapters.openai.errors import invalid
 from adapters.openai.generation import Generated, Sample, usage_body
-from adapters.openai.logprobs import FirstToken, LegacyLogprobs
+from adapters.openai.logprobs import FirstToken, LegacyLogprobs, prompt_logprobs
 from adapters.openai.prompts import check_choices, text_or_token_prompts
-from adapters.openai.sampling import build_request, check_stream_options
+from adapters.openai.sampling import build_request, check_prompt_logprobs, check_stream_options, idle_fields
 from adapters.openai.schema import CompletionRequest, completion_refusals
 from adapters.openai.service import Service
 from adapters.openai.stream import EventStream
@@ -36,13 +36,20 @@ class CompletionsEndpoint:
 
     async def create(self, request: Request) -> JsonResponse | EventStream:
         service = self._service
-        body, headers = await service.read(request, CompletionRequest, refused=self._refused)
+        body, unknown = await service.read(request, CompletionRequest, refused=self._refused)
         check_stream_options(body)
-        prompts = text_or_token_prompts(body.prompt, "prompt")
+        check_prompt_logprobs(body)
+        if body.echo and body.logprobs is not None and body.prompt_logprobs is not None:
+            raise invalid(
+                "prompt_logprobs", "Give either `prompt_logprobs` or `echo` with `logprobs`, not both."
+            )
+        ignored = service.ignored(unknown, idle_fields(body))
+        prompts = await service.aside(request, lambda: completion_prompts(body))
         n = body.n or 1
         samples = _samples(body, n, len(prompts))
         ranked = samples > n
         request_id = service.request_id(request, body)
+        of_prompt = body.logprobs if body.echo and body.logprobs is not None else body.prompt_logprobs
         work = [
             build_request(
                 body,
@@ -51,7 +58,7 @@ class CompletionsEndpoint:
                 n=samples,
                 max_tokens=_DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
                 logprobs=0 if ranked and body.logprobs is None else body.logprobs,
-                prompt_logprobs=body.logprobs if body.echo else None,
+                prompt_logprobs=of_prompt,
             )
             for i, prompt in enumerate(prompts)
         ]
@@ -60,6 +67,7 @@ class CompletionsEndpoint:
         if body.echo:
             with_first = body.logprobs is not None
             echo = await or_disconnect(request.receive, self._echo(model, prompts, with_first=with_first))
+        prompt_ids = await service.prompt_ids(request, model, prompts) if body.return_token_ids else None
         envelope = service.envelope("cmpl", tells_tier=body.service_tier is not None)
         if body.stream:
             chunks = CompletionChunks(
@@ -69,14 +77,20 @@ class CompletionsEndpoint:
                 prompts=len(prompts),
                 echo=echo.texts,
                 first_tokens=echo.first_tokens,
+                prompt_ids=prompt_ids,
             )
-            return service.stream(model, work, chunks, headers=headers)
-        generated = await service.collect(request, model, work)
+            return service.stream(model, work, chunks, ignored=ignored)
+        generated = await service.collect(request, model, work, ignored=ignored)
         picked = best_samples(generated.samples, per_prompt=samples, keep=n) if ranked else generated.samples
         answer = completion(
             envelope, generated, picked, n=n, echo=echo, with_logprobs=body.logprobs is not None
         )
-        return JsonResponse(answer, headers=headers)
+        for index, (choice, sample) in enumerate(zip(answer["choices"], picked, strict=True)):
+            if prompt_ids is not None:
+                choice |= {"prompt_token_ids": prompt_ids[index // n], "token_ids": sample.token_ids}
+            if body.prompt_logprobs is not None:
+                choice["prompt_logprobs"] = prompt_logprobs(sample.prompt_logprobs)
+        return JsonResponse(answer, headers=ignored.headers)
 
     async def _echo(
         self, model: str, prompts: Sequence[TextPrompt | TokenPrompt], *, with_first: bool
@@ -89,16 +103,27 @@ class CompletionsEndpoint:
             result = await runner.tokenize(model, prompt, with_pieces=with_first)
             return result.text, first_token(result.text, result.pieces)
 
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                made = [tasks.create_task(one(prompt)) for prompt in prompts]
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
-        pairs = [task.result() for task in made]
+        pairs = await gathered([one(prompt) for prompt in prompts])
         return Echo(
             texts=tuple(text for text, _ in pairs),
             first_tokens=tuple(first for _, first in pairs) if with_first else (),
         )
+
+
+def completion_prompts(body: CompletionRequest) -> list[TextPrompt | TokenPrompt]:
+    """The prompts, each with the suffix if there is one. Raises ApiError 400."""
+    prompts = text_or_token_prompts(body.prompt, "prompt")
+    if not body.suffix:
+        return prompts
+    refuse_nul(body.suffix, "suffix")
+    if body.echo:
+        raise invalid("suffix", "Give either `suffix` or `echo`, not both.")
+    with_suffix: list[TextPrompt | TokenPrompt] = []
+    for prompt in prompts:
+        if isinstance(prompt, TokenPrompt):
+            raise invalid("suffix", "`suffix` is possible only where `prompt` is text.")
+        with_suffix.append(TextPrompt(prompt.text, body.suffix))
+    return with_suffix
 
 
 def first_token(text: str, pieces: Sequence[bytes]) -> FirstToken:
@@ -138,7 +163,7 @@ def completion(
             text = echo.texts[index // n] + text
         if with_logprobs:
             first = echo.first_tokens[index // n] if echo.first_tokens else FirstToken()
-            prompt_tokens = [token or first for token in sample.prompt_logprobs]
+            prompt_tokens = [token or first for token in sample.prompt_logprobs] if echo.texts else []
             logprobs = LegacyLogprobs().feed([*prompt_tokens, *sample.logprobs])
         choices.append({"text": text, "index": index, "logprobs": logprobs, "finish_reason": sample.finish})
     fields = envelope.fields("text_completion", generated.model, generated.service_tier)

@@ -1,7 +1,7 @@
 """Bytes to request Structs, with errors that name the field, what is allowed in it and what to do.
 
-A known field that is not served yet is refused by name unless its value is neutral; fields that nobody knows
-are listed in the `X-Ignored-Params` header, so that nothing is dropped in silence.
+A known field that is not served yet is refused by name unless its value is neutral; those that nobody knows
+are found here and listed by `ignored.py`, so that nothing is dropped in silence.
 """
 
 import re
@@ -22,7 +22,6 @@ _AT = re.compile(r" - at (?:`key` in )?`\$\.?(.*)`$")
 _MISSING = re.compile(r"Object missing required field `(.+)`")
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _MESSAGE_REFUSALS = ("audio",)
-_HEADER_LIMIT = 1000
 
 
 async def read_json(request: Request, *, limit_bytes: int, timeout_s: float) -> bytes:
@@ -35,6 +34,13 @@ async def read_json(request: Request, *, limit_bytes: int, timeout_s: float) -> 
             f'The body must be JSON, but its content type is "{content_type}"; '
             'send the header "Content-Type: application/json".',
             code="invalid_content_type",
+        )
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise ApiError(
+            400,
+            f'The body is packed as "{encoding[:40]}", which is not unpacked here; send it as it is.',
+            code="invalid_content_encoding",
         )
     return await read_body(request, limit_bytes=limit_bytes, timeout_s=timeout_s)
 
@@ -51,10 +57,11 @@ def decode(
         given = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         unknown = []
         for name in given.keys() - set(kind.__struct_fields__):
-            if name not in refused:
-                unknown.append(name)
-            elif not _is_neutral(given[name], refused[name]):
+            if _is_neutral(given[name], refused.get(name, ())):
+                continue
+            if name in refused:
                 raise unsupported(name)
+            unknown.append(name)
         request = msgspec.json.decode(body, type=kind)
         if issubclass(kind, ChatRequest):
             unknown += _unknown_in_messages(given["messages"])
@@ -84,15 +91,6 @@ def convert(value: Any, kind: type[Body], path: str) -> Body:
         raise _explain(str(error), kind, inside=path) from None
 
 
-def ignored_header(unknown: list[str]) -> dict[str, str]:
-    """The `X-Ignored-Params` header for those fields; empty without any."""
-    if not unknown:
-        return {}
-    names = ", ".join(name.encode("ascii", "backslashreplace").decode() for name in unknown)
-    printable = "".join(c if c.isprintable() else "?" for c in names)
-    return {"x-ignored-params": printable[:_HEADER_LIMIT]}
-
-
 def refuse_nul(text: str, param: str) -> None:
     """NUL ends a string for much of the code under a tokenizer. Raises ApiError 400."""
     if "\0" in text:
@@ -100,8 +98,10 @@ def refuse_nul(text: str, param: str) -> None:
 
 
 def _is_neutral(raw: msgspec.Raw, neutral: tuple[Any, ...]) -> bool:
-    value = msgspec.json.decode(raw)
-    return value is None or any(type(value) is type(one) and value == one for one in neutral)
+    if bytes(raw) == b"null":
+        return True
+    value = msgspec.json.decode(raw) if neutral else None
+    return any(type(value) is type(one) and value == one for one in neutral)
 
 
 def _unknown_in_messages(raw: msgspec.Raw) -> list[str]:
@@ -109,10 +109,11 @@ def _unknown_in_messages(raw: msgspec.Raw) -> list[str]:
     for i, message in enumerate(msgspec.json.decode(raw, type=list[dict[str, msgspec.Raw]])):
         for name in message.keys() - set(Message.__struct_fields__):
             path = f"messages[{i}].{name}"
-            if name not in _MESSAGE_REFUSALS:
-                unknown.append(path)
-            elif not _is_neutral(message[name], ()):
+            if bytes(message[name]) == b"null":
+                continue
+            if name in _MESSAGE_REFUSALS:
                 raise unsupported(path)
+            unknown.append(path)
         content = message.get("content")
         if content is not None and bytes(content)[:1] == b"[":
             for j, part in enumerate(msgspec.json.decode(content, type=list[dict[str, msgspec.Raw]])):

@@ -10,8 +10,8 @@ from adapters.openai.decode import refuse_nul
 from adapters.openai.errors import invalid, unsupported
 from adapters.openai.generation import usage_body
 from adapters.openai.prompts import check_choices
-from adapters.openai.sampling import build_request
-from adapters.openai.schema import Count, GenerationFields, shared_refusals
+from adapters.openai.sampling import build_request, idle_fields
+from adapters.openai.schema import Count, GenerationFields, shared_refusals, token_refusals
 from adapters.openai.service import Service
 from runner.wire.requests import EditPrompt
 
@@ -41,16 +41,17 @@ class EditAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class EditsEndpoint:
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._refused = shared_refusals()
+        self._refused = shared_refusals() | token_refusals()
 
     async def create(self, request: Request) -> JsonResponse:
         service = self._service
-        body, headers = await service.read(request, EditRequest, refused=self._refused)
+        body, unknown = await service.read(request, EditRequest, refused=self._refused)
+        ignored = service.ignored(unknown, idle_fields(body))
         if body.stream or body.stream_options is not None:
             raise unsupported(
                 "stream" if body.stream else "stream_options", "Edits do not stream; leave `stream` out."
             )
-        prompts = edit_prompts(body)
+        prompts = await service.aside(request, lambda: edit_prompts(body))
         n = body.n or 1
         check_choices(n, len(prompts))
         request_id = service.request_id(request, body)
@@ -67,7 +68,7 @@ class EditsEndpoint:
             for i, prompt in enumerate(prompts)
         ]
         model = service.resolve(request, body.model)
-        generated = await service.collect(request, model, work)
+        generated = await service.collect(request, model, work, ignored=ignored)
         answer = EditAnswer(
             created=service.envelope("edit").created,
             model=generated.model,
@@ -77,7 +78,7 @@ class EditsEndpoint:
             ],
             usage=usage_body(generated.usage),
         )
-        return JsonResponse(answer, headers=headers)
+        return JsonResponse(answer, headers=ignored.headers)
 
 
 def edit_prompts(body: EditRequest) -> list[EditPrompt]:

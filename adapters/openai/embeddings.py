@@ -16,7 +16,6 @@ from adapters.openai.schema import Count, TokenId
 from adapters.openai.service import Service
 from runner.wire.requests import TextPrompt, TokenPrompt
 
-MAX_INPUTS = 2048
 _TURN_VECTORS = 64
 _VECTOR = {"anyOf": [{"type": "array", "items": {"type": "number"}}, {"type": "string"}]}
 
@@ -58,8 +57,9 @@ class EmbeddingsEndpoint:
 
     async def create(self, request: Request) -> JsonResponse:
         service = self._service
-        body, headers = await service.read(request, EmbeddingRequest, refused=self._refused)
-        prompts = embedding_prompts(body)
+        body, unknown = await service.read(request, EmbeddingRequest, refused=self._refused)
+        ignored = service.ignored(unknown)
+        prompts = await service.aside(request, lambda: embedding_prompts(body))
         model = service.resolve(request, body.model)
         work = service.runner.embed(model, prompts, dimensions=body.dimensions)
         result = await or_disconnect(request.receive, work)
@@ -70,7 +70,8 @@ class EmbeddingsEndpoint:
             data.append(Embedding(index=index, embedding=encoded(vector, body.encoding_format or "float")))
         tokens = result.prompt_tokens
         usage = EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens)
-        return JsonResponse(EmbeddingAnswer(data=data, model=result.model, usage=usage), headers=headers)
+        answer = EmbeddingAnswer(data=data, model=result.model, usage=usage)
+        return JsonResponse(answer, headers=ignored.headers)
 
 
 def embedding_refusals() -> dict[str, tuple[Any, ...]]:
@@ -87,8 +88,6 @@ def embedding_refusals() -> dict[str, tuple[Any, ...]]:
 def embedding_prompts(body: EmbeddingRequest) -> list[TextPrompt | TokenPrompt]:
     """What to embed, in order. Raises ApiError 400."""
     prompts = text_or_token_prompts(body.input, "input")
-    if len(prompts) > MAX_INPUTS:
-        raise invalid("input", f"`input` has {len(prompts)} items; at most {MAX_INPUTS} are allowed.")
     for i, prompt in enumerate(prompts):
         if isinstance(prompt, TextPrompt) and not prompt.text:
             param = "input" if isinstance(body.input, str) else f"input[{i}]"

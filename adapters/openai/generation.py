@@ -1,12 +1,12 @@
 """Run one or several prompts to the end and gather what they gave. Streaming is `stream.py`'s."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec.structs import replace
 
-from adapters.asgi import closing
+from adapters.asgi import closing, gathered
 from runner.api import RunnerApi
 from runner.errors import GenerationFailed
 from runner.wire.requests import (
@@ -41,6 +41,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[TokenText, ...] = ()
+    token_ids: tuple[int, ...] = ()
     prompt_logprobs: tuple[TokenText | None, ...] = ()
 
 
@@ -78,22 +79,20 @@ def usage_body(usage: Usage) -> dict[str, object]:
     }
 
 
-async def collect(runner: RunnerApi, model: str, requests: Sequence[GenerateRequest]) -> Generated:
-    """Run all requests, some at once. Raises the first RunnerError; the other requests are cancelled then."""
+async def collect(
+    runner: RunnerApi, model: str, requests: Sequence[GenerateRequest], *, hear: Callable[[Accepted], None]
+) -> Generated:
+    """Run all requests, some at once. Raises the first RunnerError; the other requests are cancelled then. `hear` is
+    told of each that is accepted."""
     slots = asyncio.Semaphore(MAX_PROMPTS_AT_ONCE)
 
     async def one(request: GenerateRequest) -> Generated:
         async with slots:
-            return await _collect_one(runner, model, request)
+            return await _collect_one(runner, model, request, hear)
 
     if len(requests) == 1:
         return await one(requests[0])
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(one(request)) for request in requests]
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
-    parts = [task.result() for task in running]
+    parts = await gathered([one(request) for request in requests])
     usage = parts[0].usage
     for part in parts[1:]:
         usage = add_usage(usage, part.usage)
@@ -101,7 +100,9 @@ async def collect(runner: RunnerApi, model: str, requests: Sequence[GenerateRequ
     return replace(parts[0], samples=samples, usage=usage)
 
 
-async def _collect_one(runner: RunnerApi, model: str, request: GenerateRequest) -> Generated:
+async def _collect_one(
+    runner: RunnerApi, model: str, request: GenerateRequest, hear: Callable[[Accepted], None]
+) -> Generated:
     parts = [_Parts() for _ in range(request.n)]
     ran, tier = model, request.service_tier
     async with closing(runner.generate(model, request)) as events:
@@ -110,6 +111,7 @@ async def _collect_one(runner: RunnerApi, model: str, request: GenerateRequest) 
                 case Delta():
                     parts[event.index].add(event)
                 case Accepted():
+                    hear(event)
                     ran, tier = event.model, event.service_tier
                 case Finished():
                     shared = parts[0].prompt_logprobs
@@ -126,6 +128,7 @@ class _Parts:
         self._texts: list[str] = []
         self._reasonings: list[str] = []
         self._logprobs: list[TokenText] = []
+        self._token_ids: list[int] = []
         self._calls: list[list[ToolCallDelta]] = []
         self._finish = "stop"
         self._stop_reason: str | int | None = None
@@ -133,6 +136,7 @@ class _Parts:
     def add(self, delta: Delta) -> None:
         self._texts.append(delta.text)
         self._logprobs += delta.logprobs
+        self._token_ids += delta.token_ids
         self.prompt_logprobs += delta.prompt_logprobs
         if delta.reasoning:
             self._reasonings.append(delta.reasoning)
@@ -151,6 +155,7 @@ class _Parts:
             reasoning="".join(self._reasonings),
             tool_calls=tuple(map(_tool_call, self._calls)),
             logprobs=tuple(self._logprobs),
+            token_ids=tuple(self._token_ids),
             prompt_logprobs=self.prompt_logprobs or prompt_logprobs,
         )
 

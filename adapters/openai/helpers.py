@@ -2,6 +2,7 @@
 prefix cache. Shapes are those that clients of vLLM and llama.cpp know.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -12,16 +13,18 @@ from adapters.asgi import JsonResponse, or_disconnect
 from adapters.openai.chat import chat_prompt
 from adapters.openai.decode import refuse_nul
 from adapters.openai.errors import invalid, missing
+from adapters.openai.ignored import Ignored
 from adapters.openai.schema import ChatRequest, Message, TokenId, Tool, chat_refusals
-from adapters.openai.service import Service
+from adapters.openai.service import Body, Service
 from runner.api import TokenizeResult
 from runner.errors import RunnerError, UnsupportedFeature
 from runner.wire.requests import Prompt, TextPrompt
 
 
 class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`prompt` (llama.cpp's clients say `content`) or `messages`. `add_special_tokens`: BOS before it where the
-    model wants one, as in a request to generate; for `content` it is `add_special` and off unless asked for."""
+    """`prompt` (llama.cpp's clients say `content`) or `messages`. `add_special_tokens` (llama.cpp:
+    `add_special`): BOS before it where the model wants one, as in a request to generate; off for `content` unless
+    asked for."""
 
     model: str | None = None
     prompt: str | None = None
@@ -79,6 +82,10 @@ class InputTokens(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["response.input_tokens"] = "response.input_tokens"
 
 
+class ResetRequest(msgspec.Struct, frozen=True, kw_only=True):
+    model: str | None = None
+
+
 class ResetAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The models whose idle prefixes are forgotten now."""
 
@@ -91,11 +98,11 @@ class HelperEndpoints:
         self._chat_refused = chat_refusals()
 
     async def tokenize(self, request: Request) -> JsonResponse:
-        body, headers = await self._service.read(request, TokenizeRequest, refused=tokenize_refusals())
+        body, ignored = await self._read(request, TokenizeRequest, refused=tokenize_refusals())
         result = await self._tokenize(
             request,
             body.model,
-            tokenize_prompt(body),
+            lambda: tokenize_prompt(body),
             add_special_tokens=_adds_special(body),
             with_pieces=bool(body.return_token_strs),
         )
@@ -107,14 +114,14 @@ class HelperEndpoints:
             if body.return_token_strs
             else None,
         )
-        return JsonResponse(answer, headers=headers)
+        return JsonResponse(answer, headers=ignored.headers)
 
     async def detokenize(self, request: Request) -> JsonResponse:
-        body, headers = await self._service.read(request, DetokenizeRequest, refused={})
+        body, ignored = await self._read(request, DetokenizeRequest, refused={})
         model = self._service.resolve(request, body.model)
         work = self._service.runner.detokenize(model, body.tokens)
         text = await or_disconnect(request.receive, work)
-        return JsonResponse(DetokenizeAnswer(prompt=text, content=text), headers=headers)
+        return JsonResponse(DetokenizeAnswer(prompt=text, content=text), headers=ignored.headers)
 
     async def tokenizer_info(self, request: Request) -> JsonResponse:
         """Loads the model: what its tokenizer is, is known from then on."""
@@ -139,20 +146,20 @@ class HelperEndpoints:
 
     async def apply_template(self, request: Request) -> JsonResponse:
         """The prompt that a chat with this body would have."""
-        body, headers = await self._service.read(request, ChatRequest, refused=self._chat_refused)
-        result = await self._tokenize(request, body.model, chat_prompt(body))
-        return JsonResponse(TemplateAnswer(prompt=result.text), headers=headers)
+        body, ignored = await self._read(request, ChatRequest, refused=self._chat_refused)
+        result = await self._tokenize(request, body.model, lambda: chat_prompt(body))
+        return JsonResponse(TemplateAnswer(prompt=result.text), headers=ignored.headers)
 
     async def input_tokens(self, request: Request) -> JsonResponse:
         """How many tokens the prompt of a chat with this body has."""
-        body, headers = await self._service.read(request, ChatRequest, refused=self._chat_refused)
-        result = await self._tokenize(request, body.model, chat_prompt(body))
-        return JsonResponse(InputTokens(input_tokens=len(result.tokens)), headers=headers)
+        body, ignored = await self._read(request, ChatRequest, refused=self._chat_refused)
+        result = await self._tokenize(request, body.model, lambda: chat_prompt(body))
+        return JsonResponse(InputTokens(input_tokens=len(result.tokens)), headers=ignored.headers)
 
     async def reset_prefix_cache(self, request: Request) -> JsonResponse:
         """Forget what idle lanes hold, of the model in the query or of all that are loaded; nothing is loaded."""
         runner = self._service.runner
-        named = request.query_params.get("model")
+        named = request.query_params.get("model") or await self._named_in_body(request)
         if named is not None:
             model = self._service.resolve(request, named)
             await or_disconnect(request.receive, runner.reset_cache(model))
@@ -167,10 +174,24 @@ class HelperEndpoints:
                 reset.append(status.name)
         return JsonResponse(ResetAnswer(models=reset))
 
+    async def _named_in_body(self, request: Request) -> str | None:
+        """A body may be left out, but is not passed over."""
+        if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
+            return None
+        body, _ = await self._read(request, ResetRequest, refused={})
+        return body.model
+
+    async def _read(
+        self, request: Request, kind: type[Body], *, refused: Mapping[str, tuple[Any, ...]]
+    ) -> tuple[Body, Ignored]:
+        body, unknown = await self._service.read(request, kind, refused=refused)
+        return body, self._service.ignored(unknown)
+
     async def _tokenize(
-        self, request: Request, model: str | None, prompt: Prompt, **given: bool
+        self, request: Request, model: str | None, make: Callable[[], Prompt], **given: bool
     ) -> TokenizeResult:
         name = self._service.resolve(request, model)
+        prompt = await self._service.aside(request, make)
         return await or_disconnect(request.receive, self._service.runner.tokenize(name, prompt, **given))
 
 
@@ -207,6 +228,5 @@ def tokenize_prompt(body: TokenizeRequest) -> Prompt:
 
 
 def _adds_special(body: TokenizeRequest) -> bool:
-    if body.content is not None:
-        return bool(body.add_special)
-    return body.add_special_tokens is not False
+    asked = body.add_special_tokens if body.add_special_tokens is not None else body.add_special
+    return body.content is None if asked is None else asked

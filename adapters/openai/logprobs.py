@@ -62,6 +62,24 @@ class LegacyLogprobs:
         return {"tokens": names, "token_logprobs": logprobs, "top_logprobs": tops, "text_offset": offsets}
 
 
+def prompt_logprobs(tokens: Iterable[TokenText | None]) -> list[dict[str, dict[str, Any]] | None]:
+    """Each token of a prompt as a map from token ids: its own and the likeliest. `rank` is null where it is lower than
+    those; a token without any log-probability, such as the first, is null."""
+    return [None if token is None else _ranked(token) for token in tokens]
+
+
+def _ranked(token: TokenText) -> dict[str, dict[str, Any]]:
+    own = token.logprobs
+    ranked = {str(own.token): _entry(own.logprob, None, token.data)}
+    for rank, ((other, logprob), data) in enumerate(zip(own.top, token.top_data, strict=True), 1):
+        ranked[str(other)] = _entry(logprob, rank, data)
+    return ranked
+
+
+def _entry(logprob: float, rank: int | None, data: bytes) -> dict[str, Any]:
+    return {"logprob": max(logprob, _FLOOR), "rank": rank, "decoded_token": data.decode("utf-8", "replace")}
+
+
 def _token(data: bytes, logprob: float) -> dict[str, Any]:
     return {"token": data.decode("utf-8", "replace"), "logprob": max(logprob, _FLOOR), "bytes": list(data)}
 

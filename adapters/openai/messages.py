@@ -11,6 +11,9 @@ from adapters.openai.decode import refuse_nul
 from adapters.openai.errors import invalid, missing, unsupported
 from adapters.openai.schema import ContentPart, FunctionCall, Message
 
+THINKING = ("enable_thinking", "thinking")
+"""What templates call the wish that the model thinks."""
+
 _TEMPLATE_OWN = ("messages", "tools", "add_generation_prompt")
 _ROLES = ("developer", "system", "user", "assistant", "tool", "function")
 
@@ -40,10 +43,23 @@ def template_kwargs(
     wishes: dict[str, Any] = {}
     if effort is not None:
         wishes["reasoning_effort"] = effort
-        wishes["enable_thinking"] = wishes["thinking"] = effort != "none"
+        wishes |= dict.fromkeys(THINKING, effort != "none")
     if verbosity is not None:
         wishes["verbosity"] = verbosity
     return {**wishes, **(given or {})}
+
+
+def template_depends(
+    given: Mapping[str, Any] | None, *, effort: str | None, verbosity: str | None
+) -> dict[str, Sequence[str]]:
+    """The fields that ask something of the template, by what it must read for them to act. `effort` and `verbosity` are
+    their paths, None where they are not given."""
+    depends: dict[str, Sequence[str]] = {f"chat_template_kwargs.{name}": (name,) for name in given or {}}
+    if effort is not None:
+        depends[effort] = ("reasoning_effort", *THINKING)
+    if verbosity is not None:
+        depends[verbosity] = ("verbosity",)
+    return depends
 
 
 def template_call(name: str, arguments: str, id: str | None) -> dict[str, Any]:
@@ -51,9 +67,11 @@ def template_call(name: str, arguments: str, id: str | None) -> dict[str, Any]:
     behind the API's string."""
     function: dict[str, Any] = {"name": name, "arguments": arguments}
     try:
-        function["arguments"] = msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, RecursionError):
-        pass  # not JSON: the template shows it as the model wrote it
+        made = msgspec.json.decode(arguments)
+        msgspec.msgpack.encode(made)  # an integer that a model wrote may be larger than a worker can be sent
+        function["arguments"] = made
+    except (msgspec.DecodeError, OverflowError, RecursionError):
+        pass  # the template shows it as the model wrote it
     call: dict[str, Any] = {"type": "function", "function": function}
     if id is not None:
         call["id"] = id
@@ -129,7 +147,7 @@ def _calls(message: Message, path: str, *, function_id: str) -> list[dict[str, A
     calls = []
     for j, call in enumerate(message.tool_calls or ()):
         where = f"{path}.tool_calls[{j}]"
-        if call.type != "function":
+        if call.type not in (None, "function"):
             raise unsupported(
                 f"{where}.type",
                 f'`{where}.type`: only "function" tools are supported, not "{call.type[:40]}".',
@@ -142,5 +160,6 @@ def _calls(message: Message, path: str, *, function_id: str) -> list[dict[str, A
 
 def _call(function: FunctionCall, id: str | None, path: str) -> dict[str, Any]:
     refuse_nul(function.name, f"{path}.name")
-    refuse_nul(function.arguments, f"{path}.arguments")
-    return template_call(function.name, function.arguments, id)
+    arguments = "{}" if function.arguments is None else function.arguments
+    refuse_nul(arguments, f"{path}.arguments")
+    return template_call(function.name, arguments, id)

@@ -1,5 +1,6 @@
 """`GET /models` and `/models/{id}`: what is there, told without loading anything."""
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,8 +10,10 @@ from starlette.responses import Response
 from adapters.asgi import ApiError, JsonResponse
 from adapters.keys import require_model, visible_models
 from adapters.openai.errors import to_api_error
+from adapters.openai.ignored import ignored_header
 from runner.api import ModelStatus, RunnerApi
 from runner.errors import ModelNotFound
+from runner.names import MOST_LETTERS
 
 
 class ModelsEndpoint:
@@ -18,8 +21,15 @@ class ModelsEndpoint:
         self._runner = runner
 
     async def list_models(self, request: Request) -> Response:
-        models = visible_models(request, self._runner.index())
-        return JsonResponse({"object": "list", "data": [model_body(model) for model in models]})
+        models = [model_body(model) for model in visible_models(request, self._runner.index())]
+        page = {
+            "object": "list",
+            "data": models,
+            "has_more": False,
+            "first_id": models[0]["id"] if models else None,
+            "last_id": models[-1]["id"] if models else None,
+        }
+        return JsonResponse(page, headers=ignored_header(sorted(request.query_params)))
 
     async def get_model(self, request: Request) -> Response:
         """One model by name, alias or `name:version`; unlike a request to generate it never falls back."""
@@ -27,7 +37,9 @@ class ModelsEndpoint:
         model = find_model(self._runner.index(), name)
         if model is None:
             raise to_api_error(
-                ModelNotFound(f'There is no model "{name}". GET /v1/models lists all.', model=name)
+                ModelNotFound(
+                    f'There is no model "{name[:MOST_LETTERS]}". GET /v1/models lists all.', model=name
+                )
             )
         require_model(request, name, self._runner.index)
         return JsonResponse(model_body(model) | {"id": name})
@@ -37,8 +49,8 @@ class ModelsEndpoint:
         name = request.path_params["model"]
         raise ApiError(
             403,
-            f'"{name}" is not deleted: nothing is removed from the repository through the API. Remove its folder '
-            "there, or unload it with POST /v2/repository/models/NAME/unload.",
+            f'"{name[:MOST_LETTERS]}" is not deleted: nothing is removed from the repository through the API. Remove '
+            "its folder there, or unload it with POST /v2/repository/models/NAME/unload.",
             type="permission_error",
             code="action_not_allowed",
             param="model",
@@ -46,7 +58,8 @@ class ModelsEndpoint:
 
 
 def model_body(model: ModelStatus) -> dict[str, Any]:
-    """OpenAI's model object and what Modelyard knows besides. `progress`: 0 to 1 while a version loads."""
+    """OpenAI's model object and Anthropic's in one, and what Modelyard knows besides. `progress`: 0 to 1 while a
+    version loads."""
     versions = []
     for version in model.versions:
         entry: dict[str, Any] = {"version": version.version, "state": version.state}
@@ -60,6 +73,11 @@ def model_body(model: ModelStatus) -> dict[str, Any]:
         "object": "model",
         "created": model.created,
         "owned_by": "modelyard",
+        "type": "model",
+        "display_name": model.name,
+        "lifecycle": "active",
+        "max_input_tokens": model.context_tokens,
+        "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(model.created)),
         "ready": model.ready,
         "reason": model.reason or None,
         "disabled": model.disabled,

@@ -7,7 +7,7 @@ from adapters.openai.errors import invalid
 from runner.wire.requests import TextPrompt, TokenPrompt
 
 MAX_CHOICES = 2048
-"""Prompts times samples that one request may ask for."""
+"""Prompts times samples that one request may ask for, and items of an embedding's input."""
 
 
 def text_or_token_prompts(
@@ -24,6 +24,8 @@ def text_or_token_prompts(
     lists = [item for item in given if isinstance(item, list)]
     if len(ids) == len(given):
         return [TokenPrompt(tuple(ids))]
+    if len(given) > MAX_CHOICES:
+        raise invalid(param, f"`{param}` has {len(given)} items; at most {MAX_CHOICES} are allowed.")
     if len(texts) == len(given):
         for i, text in enumerate(texts):
             refuse_nul(text, f"{param}[{i}]")

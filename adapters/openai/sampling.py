@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from adapters.fields import given_sampling
 from adapters.openai.errors import invalid
-from adapters.openai.schema import GenerationFields, RequestFields
+from adapters.openai.schema import ChatRequest, CompletionRequest, GenerationFields, RequestFields
 from adapters.openai.structured import asked_constraint
 from runner.wire.requests import GenerateRequest, Prompt, ServiceTier, ToolUse
 
@@ -46,6 +46,7 @@ def build_request(
         stop_token_ids=tuple(body.stop_token_ids or ()),
         include_stop=bool(body.include_stop_str_in_output),
         ignore_eos=body.ignore_eos,
+        prompt_lookup=body.prompt_lookup,
         skip_special_tokens=body.skip_special_tokens is not False,
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
@@ -64,6 +65,27 @@ def check_stream_options(body: GenerationFields) -> None:
     """Raises ApiError 400 where `stream_options` comes without `stream`."""
     if body.stream_options is not None and not body.stream:
         raise invalid("stream_options", "`stream_options` is only allowed together with `stream: true`.")
+
+
+def check_prompt_logprobs(body: ChatRequest | CompletionRequest) -> None:
+    """Raises ApiError 400 where the prompt's log-probabilities are asked for in a stream, which cannot tell them."""
+    if body.prompt_logprobs is not None and body.stream:
+        raise invalid("prompt_logprobs", "`prompt_logprobs` is not possible together with `stream: true`.")
+
+
+def idle_fields(body: RequestFields) -> list[str]:
+    """Fields whose sisters go first, or say that they are of no use."""
+    idle = []
+    form = body.response_format if isinstance(body, GenerationFields) else None
+    if form is not None and form.type != "json_schema" and form.json_schema is not None:
+        idle.append("response_format.json_schema")
+    if form is not None and form.type != "json_object" and form.schema is not None:
+        idle.append("response_format.schema")
+    if body.repeat_penalty is not None and body.repetition_penalty is not None:
+        idle.append("repetition_penalty")
+    if isinstance(body, ChatRequest) and None not in (body.max_tokens, body.max_completion_tokens):
+        idle.append("max_tokens")
+    return idle
 
 
 def _token_id(key: str) -> int:

@@ -42,6 +42,7 @@ class RequestFields(msgspec.Struct, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(ge=-INT64, le=INT64 - 1)] | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     ignore_eos: bool | None = None
+    prompt_lookup: bool | None = None
     stop_token_ids: list[TokenId] | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
@@ -108,13 +109,13 @@ class ContentPart(msgspec.Struct, frozen=True, kw_only=True):
 
 class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
     name: str
-    arguments: str = "{}"
+    arguments: str | None = None
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     function: FunctionCall | None = None
     id: str | None = None
-    type: str = "function"
+    type: str | None = None
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +128,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    type: str = "function"
+    type: str | None = None
     function: Function | None = None
 
 
@@ -177,14 +178,19 @@ class ChatRequest(GenerationFields, frozen=True, kw_only=True):
     function_call: Literal["none", "auto"] | FunctionName | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
+    return_token_ids: bool | None = None
+    prompt_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 
 
 class CompletionRequest(GenerationFields, frozen=True, kw_only=True):
     prompt: str | list[str | TokenId | list[TokenId]]
+    suffix: str | None = None
     max_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     echo: bool | None = None
     best_of: Annotated[int, Meta(ge=0, le=20)] | None = None
+    return_token_ids: bool | None = None
+    prompt_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 
 
 def shared_refusals() -> dict[str, tuple[Any, ...]]:
@@ -192,13 +198,16 @@ def shared_refusals() -> dict[str, tuple[Any, ...]]:
     return {
         "prompt_cache_options": (),
         "prompt_cache_retention": ("in_memory",),
-        "return_token_ids": (False,),
-        "prompt_logprobs": (),
         "keep_alive": (),
         "ttl": (),
         "timings": (False,),
         "timings_per_token": (False,),
     }
+
+
+def token_refusals() -> dict[str, tuple[Any, ...]]:
+    """What chat and completions tell about tokens, for APIs that have no place for it."""
+    return {"return_token_ids": (False,), "prompt_logprobs": ()}
 
 
 def form_refusals() -> dict[str, tuple[Any, ...]]:
@@ -220,4 +229,4 @@ def chat_refusals() -> dict[str, tuple[Any, ...]]:
 
 
 def completion_refusals() -> dict[str, tuple[Any, ...]]:
-    return shared_refusals() | {"suffix": ("",)}
+    return shared_refusals()

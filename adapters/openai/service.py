@@ -1,5 +1,6 @@
 """What the endpoints share: the runner, reading a body, which model is meant, and the two ways to answer."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -8,21 +9,24 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.requests import Request
 
-from adapters.asgi import closing, or_disconnect
+from adapters.asgi import closing, gathered, or_disconnect
 from adapters.keys import key_of, require_model, without_others
 from adapters.openai.chunks import Envelope
-from adapters.openai.decode import decode, ignored_header, read_json
-from adapters.openai.errors import unknown_field, unsupported
+from adapters.openai.decode import decode, read_json
 from adapters.openai.generation import Generated, collect
+from adapters.openai.ignored import Ignored
 from adapters.openai.models import loading_note
 from adapters.openai.schema import RequestFields
 from adapters.openai.stream import EventStream, Frames
 from adapters.settings import AppSettings
 from runner.api import RunnerApi
 from runner.errors import GenerationFailed, ModelNotFound
-from runner.wire.requests import Event, Finished, GenerateRequest
+from runner.wire.requests import Accepted, Event, Finished, GenerateRequest, Prompt
 
 Body = TypeVar("Body", bound=msgspec.Struct)
+T = TypeVar("T")
+
+_AT_ONCE_BYTES = 1 << 17
 
 
 class Service:
@@ -37,14 +41,6 @@ class Service:
 
     async def read(
         self, request: Request, kind: type[Body], *, refused: Mapping[str, tuple[Any, ...]]
-    ) -> tuple[Body, dict[str, str]]:
-        """The body as `kind`, and the headers that tell what of it was ignored. Raises ApiError, for fields that
-        nobody knows only where the policy is strict."""
-        body, unknown = await self.read_fields(request, kind, refused=refused)
-        return body, self.ignored(unknown)
-
-    async def read_fields(
-        self, request: Request, kind: type[Body], *, refused: Mapping[str, tuple[Any, ...]]
     ) -> tuple[Body, list[str]]:
         """The body as `kind`, and the fields that nobody knows, for `ignored`. Raises ApiError."""
         raw = await read_json(
@@ -52,17 +48,22 @@ class Service:
             limit_bytes=self._settings.body_limit_bytes,
             timeout_s=self._settings.body_timeout_s,
         )
-        return decode(raw, kind, refused=refused)
+        request.state.body_bytes = len(raw)
+        return await self.aside(request, lambda: decode(raw, kind, refused=refused))
 
-    def ignored(self, unknown: Sequence[str], idle: Sequence[str] = ()) -> dict[str, str]:
-        """The headers that list fields which nobody knows, and those which are known but do nothing. Raises
-        ApiError 400 for them where the policy is strict."""
-        if self._settings.unknown_fields == "strict":
-            if unknown:
-                raise unknown_field(unknown[0])
-            if idle:
-                raise unsupported(idle[0])
-        return ignored_header([*unknown, *idle]) if self._settings.unknown_fields == "warn" else {}
+    async def aside(self, request: Request, work: Callable[[], T]) -> T:
+        """The result of `work`, which takes the longer the larger the body is: for a large one on another thread, so
+        that it holds up nobody else."""
+        return work() if request.state.body_bytes <= _AT_ONCE_BYTES else await asyncio.to_thread(work)
+
+    def ignored(
+        self,
+        unknown: Sequence[str],
+        idle: Sequence[str] = (),
+        depends: Mapping[str, Sequence[str]] | None = None,
+    ) -> Ignored:
+        """What of a body does nothing, by the server's policy. Raises ApiError 400 where that is strict."""
+        return Ignored(self._settings.unknown_fields, unknown, idle, depends)
 
     def resolve(self, request: Request, model: str | None) -> str:
         """The model that is meant: the path's, else the body's, else what the runner makes of the bearer
@@ -92,37 +93,57 @@ class Service:
         given = body.request_id if body is not None else None
         return f"{given or request.state.request_id}-{secrets.token_hex(3)}"
 
+    async def prompt_ids(
+        self, request: Request, model: str, prompts: Sequence[Prompt]
+    ) -> list[tuple[int, ...]]:
+        """The tokens of each prompt."""
+        work = [self.runner.tokenize(model, prompt) for prompt in prompts]
+        results = await or_disconnect(request.receive, gathered(work))
+        return [result.tokens for result in results]
+
     def stream(
         self,
         model: str,
         requests: Sequence[GenerateRequest],
         frames: Frames,
         *,
-        headers: Mapping[str, str],
-        settle: Callable[[], Awaitable[None]] | None = None,
+        ignored: Ignored,
+        settle: Callable[[Exception | None], Awaitable[None]] | None = None,
     ) -> EventStream:
-        """The answer to a request with `stream: true`; `settle` is awaited before its end is sent."""
+        """The answer to a request with `stream: true`; `settle` is awaited before its end is sent, with what
+        failed if something did."""
         return EventStream(
             [self.runner.generate(model, request) for request in requests],
             frames,
             progress=lambda: loading_note(self.runner.index(), model),
             keepalive_s=self._settings.keepalive_s,
-            headers=headers,
+            ignored=ignored,
             settle=settle,
         )
 
-    async def collect(self, request: Request, model: str, requests: Sequence[GenerateRequest]) -> Generated:
+    async def collect(
+        self, request: Request, model: str, requests: Sequence[GenerateRequest], *, ignored: Ignored
+    ) -> Generated:
         """All results at once; the work is cancelled when the client leaves."""
-        return await or_disconnect(request.receive, collect(self.runner, model, requests))
+        work = collect(self.runner, model, requests, hear=ignored.hear)
+        return await or_disconnect(request.receive, work)
 
     async def follow(
-        self, request: Request, model: str, work: GenerateRequest, take: Callable[[Event], None]
+        self,
+        request: Request,
+        model: str,
+        work: GenerateRequest,
+        take: Callable[[Event], None],
+        *,
+        ignored: Ignored,
     ) -> None:
         """Hand the events of one request to `take`; the work is cancelled when the client leaves."""
 
         async def run() -> None:
             async with closing(self.runner.generate(model, work)) as events:
                 async for event in events:
+                    if isinstance(event, Accepted):
+                        ignored.hear(event)
                     take(event)
                     if isinstance(event, Finished):
                         return

@@ -6,15 +6,17 @@ bytes are is the business of `Frames`: each protocol has its own.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
 from adapters.asgi import ClientGoneError, closing, wait_for_disconnect
 from adapters.openai.generation import MAX_PROMPTS_AT_ONCE
+from adapters.openai.ignored import Ignored
 from runner.errors import GenerationFailed, RunnerError
-from runner.wire.requests import Event
+from runner.wire.requests import Accepted, Event
 
 
 class Frames(Protocol):
@@ -34,6 +36,13 @@ class Frames(Protocol):
 
 
 _MOST_WAITING = 1 << 16
+_HEADERS = MappingProxyType(
+    {
+        "content-type": "text/event-stream; charset=utf-8",
+        "cache-control": "no-cache",
+        "x-accel-buffering": "no",
+    }
+)
 
 Item = tuple[int, Event | Exception | None]
 
@@ -94,8 +103,8 @@ class EventStream:
     """An ASGI answer. Until the first chunk exists nothing is sent, so that an error can still have a status;
     only when that takes longer than `keepalive_s` do the headers go out with a ping.
 
-    `progress` gives the words of such a ping. `settle` is awaited when all events are there, before the end is
-    sent.
+    `progress` gives the words of such a ping. `settle` is awaited when all events are there or, with what failed, no
+    more will come, before the end is sent.
     """
 
     def __init__(
@@ -105,19 +114,15 @@ class EventStream:
         *,
         progress: Callable[[], str],
         keepalive_s: float,
-        headers: Mapping[str, str] | None = None,
-        settle: Callable[[], Awaitable[None]] | None = None,
+        ignored: Ignored,
+        settle: Callable[[Exception | None], Awaitable[None]] | None = None,
     ) -> None:
         self._sources = sources
         self._frames = frames
         self._settle = settle
         self._progress = progress
         self._keepalive_s = keepalive_s
-        self._headers = {
-            "content-type": "text/event-stream; charset=utf-8",
-            "cache-control": "no-cache",
-            "x-accel-buffering": "no",
-        } | dict(headers or {})
+        self._ignored = ignored
         self._is_started = False
         self._has_chunks = False
 
@@ -127,7 +132,7 @@ class EventStream:
         async with asyncio.TaskGroup() as tasks:
             helpers = [tasks.create_task(_listen(receive, inbox))]
             for prompt, events in enumerate(self._sources):
-                helpers.append(tasks.create_task(_pump(prompt, events, inbox, slots)))
+                helpers.append(tasks.create_task(_pump(prompt, events, inbox, slots, self._ignored)))
             failure = await self._write(inbox, send)
             for helper in helpers:
                 helper.cancel()
@@ -147,19 +152,20 @@ class EventStream:
                 if event is None:
                     running -= 1
                 elif isinstance(event, Exception):
-                    failure = event
+                    failure = event if running else None  # a client that leaves at the end has missed nothing
                     break
                 else:
                     self._frames.add(prompt, event, out)
-            if not running and failure is None and self._settle is not None:
-                try:
-                    await self._settle()
-                except Exception as error:  # answered as one of the sources' errors is
-                    failure = error
-            if isinstance(failure, ClientGoneError) or (failure is not None and not self._is_started):
+            if not running and failure is None:
+                failure = await self._settled(None)  # answered as one of the sources' errors is
+            if failure is not None and not self._is_started:
+                return failure
+            if isinstance(failure, ClientGoneError):
+                await self._settled(failure)
                 return failure
             if failure is not None:
                 out.append(self._frames.fail(_fit_to_tell(failure)))
+                await self._settled(failure)
                 running = 0
             elif not running:
                 out.append(self._frames.end())
@@ -172,18 +178,32 @@ class EventStream:
                 await self._send(send, b"".join(out), more=running > 0)
         return None
 
+    async def _settled(self, failure: Exception | None) -> RunnerError | None:
+        """What went wrong in settling."""
+        try:
+            if self._settle is not None:
+                await self._settle(failure)
+        except Exception as error:
+            return _fit_to_tell(error)
+        return None
+
     async def _send(self, send: Send, body: bytes, *, more: bool) -> None:
         if not self._is_started:
-            headers = [(name.encode(), value.encode()) for name, value in self._headers.items()]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            headers = {**_HEADERS, **self._ignored.headers}
+            raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+            await send({"type": "http.response.start", "status": 200, "headers": raw})
             self._is_started = True
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-async def _pump(prompt: int, events: AsyncIterator[Event], inbox: Inbox, slots: asyncio.Semaphore) -> None:
+async def _pump(
+    prompt: int, events: AsyncIterator[Event], inbox: Inbox, slots: asyncio.Semaphore, ignored: Ignored
+) -> None:
     try:
         async with slots, closing(events):
             async for event in events:
+                if type(event) is Accepted:
+                    ignored.hear(event)
                 inbox.put((prompt, event))
                 if len(inbox) > _MOST_WAITING:
                     raise GenerationFailed(f"The answer was not read in time: {len(inbox)} parts of it wait.")

@@ -3,7 +3,7 @@ be called.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from adapters.openai.decode import refuse_nul
 from adapters.openai.errors import invalid, missing, unsupported
 from adapters.openai.schema import ChatRequest, Function, FunctionName, NamedTool, Tool, ToolChoice
-from runner.wire.requests import ToolUse
+from runner.wire.requests import STRICT, ToolUse
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -40,7 +40,7 @@ def offered_tools(body: ChatRequest) -> OfferedTools:
         case "none":
             return OfferedTools()
         case None | "auto":
-            return _offered(functions, ToolUse(parallel=parallel))
+            return _offered(functions, ToolUse(parallel=parallel, strict=strict_names(functions)))
         case "required":
             return _offered(functions, ToolUse(choice="required", parallel=parallel))
         case ToolChoice(type="allowed_tools") as choice:
@@ -50,11 +50,16 @@ def offered_tools(body: ChatRequest) -> OfferedTools:
             return _offered(functions, ToolUse(choice="function", name=name, parallel=parallel))
 
 
-def idle_fields(body: ChatRequest) -> list[str]:
-    """Fields that are known and do nothing here: calls that are left to the model are not bound to their schemas."""
-    if body.tool_choice not in (None, "auto"):
-        return []
-    return [f"tools[{i}].function.strict" for i, tool in enumerate(body.tools or ()) if _is_strict(tool)]
+def strict_fields(body: ChatRequest) -> dict[str, Sequence[str]]:
+    """The fields that ask for calls that fit, by what a worker says that cannot bind them."""
+    paths = [f"tools[{i}].function.strict" for i, tool in enumerate(body.tools or ()) if _is_strict(tool)]
+    paths += [f"functions[{i}].strict" for i, function in enumerate(body.functions or ()) if function.strict]
+    return dict.fromkeys(paths, (STRICT,))
+
+
+def strict_names(functions: Iterable[Function]) -> tuple[str, ...]:
+    """Those whose calls must fit also where they are left to the model."""
+    return tuple(function.name for function in functions if function.strict)
 
 
 def check_function(function: Function, path: str) -> None:
@@ -100,7 +105,7 @@ def _offered_functions(body: ChatRequest) -> OfferedTools:
             _require_known(name, [function.name for function in body.functions], "function_call.name")
             use = ToolUse(choice="function", name=name, parallel=False)
         case _:
-            use = ToolUse(parallel=False)
+            use = ToolUse(parallel=False, strict=strict_names(body.functions))
     return _offered(body.functions, use)
 
 
@@ -114,8 +119,9 @@ def _allowed(
     allowed = {
         _chosen(tool, names, f"{path}.tools[{i}]") for i, tool in enumerate(choice.allowed_tools.tools)
     }
-    use = ToolUse(choice=choice.allowed_tools.mode, parallel=parallel)
-    return _offered([function for function in functions if function.name in allowed], use)
+    shown = [function for function in functions if function.name in allowed]
+    use = ToolUse(choice=choice.allowed_tools.mode, parallel=parallel, strict=strict_names(shown))
+    return _offered(shown, use)
 
 
 def _is_strict(tool: Tool) -> bool:
@@ -123,7 +129,7 @@ def _is_strict(tool: Tool) -> bool:
 
 
 def _function_of(tool: Tool, path: str) -> Function:
-    if tool.type != "function":
+    if tool.type not in (None, "function"):
         raise unsupported(
             f"{path}.type", f'`{path}.type`: only "function" tools are supported, not "{tool.type[:40]}".'
         )

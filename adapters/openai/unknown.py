@@ -31,7 +31,7 @@ def _unknown(value: Any, hint: Any, path: str) -> Iterator[str]:
         for name, item in value.items():
             if name in fields:
                 yield from _unknown(item, fields[name], f"{path}.{name}")
-            elif name != tag:
+            elif name != tag and item is not None:
                 yield f"{path}.{name}"
     elif isinstance(value, list):
         inner = next((get_args(one)[0] for one in _members(hint) if get_origin(one) is list), None)

@@ -80,8 +80,8 @@ def replace_status(model: ModelStatus, *, name: str, state: State) -> ModelStatu
     return msgspec.structs.replace(model, name=name, aliases=(), versions=versions)
 
 
-def accepted(prompt_tokens: int = 3) -> Accepted:
-    return Accepted("orca", 1, prompt_tokens, 0)
+def accepted(prompt_tokens: int = 3, *, idle: tuple[str, ...] = ()) -> Accepted:
+    return Accepted("orca", 1, prompt_tokens, 0, idle=idle)
 
 
 def finished(completion_tokens: int, *, prompt_tokens: int = 3, cached_tokens: int = 0) -> Finished:

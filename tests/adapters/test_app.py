@@ -1,5 +1,8 @@
 import asyncio
+import gzip
 
+import anthropic
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -185,3 +188,48 @@ async def test_an_error_of_the_runner_under_v2_is_a_flat_string():
         answer = await server.post("/v2/repository/models/orca/unload", {})
     assert answer.status == 503
     assert answer.json() == {"error": "explicit model load / unload is not allowed if polling is enabled"}
+
+
+async def test_a_page_reads_an_unexpected_error_too(caplog):
+    settings = AppSettings(cors_origins=("https://page.example",))
+    async with serving(ScriptedRunner(), settings) as server:
+        answer = await server.ask("POST", "/reset_prefix_cache", None, {"origin": "https://page.example"})
+    assert answer.status == 500
+    assert answer.json()["error"]["code"] == "internal_error"
+    assert answer.headers["access-control-allow-origin"] == "https://page.example"
+    assert answer.headers["x-request-id"]
+
+
+async def test_models_are_listed_for_anthropics_client_too():
+    headers = {"anthropic-version": "2023-06-01"}
+    async with serving(ScriptedRunner()) as server:
+        answer = await server.get("/v1/models?limit=20&after_id=x", headers)
+        body = answer.json()
+        client = anthropic.AsyncAnthropic(
+            base_url=f"http://127.0.0.1:{server.port}",
+            api_key="none",
+            max_retries=0,
+            _strict_response_validation=True,
+        )
+        async with client:
+            listed = [model async for model in client.models.list()]
+            one = await client.models.retrieve("orca")
+    assert (body["has_more"], body["first_id"], body["last_id"]) == (False, "orca", "orca")
+    assert answer.headers["x-ignored-params"] == "after_id, limit"
+    for model in (*listed, one):
+        assert (model.id, model.type, model.display_name) == ("orca", "model", "orca")
+        assert model.created_at.timestamp() == READY.created
+
+
+async def test_a_wrong_model_name_is_not_repeated_at_length():
+    async with serving(ScriptedRunner()) as server:
+        answer = await server.get("/v1/models/" + "m" * 5000)
+    assert answer.status == 404
+    assert len(answer.body) < 1000
+
+
+async def test_a_packed_body_is_refused_by_name():
+    async with serving(ScriptedRunner()) as server:
+        packed = gzip.compress(msgspec.json.encode(ask_user()))
+        answer = await server.ask("POST", "/v1/chat/completions", packed, {"content-encoding": "gzip"})
+    assert (answer.status, answer.json()["error"]["code"]) == (400, "invalid_content_encoding")

@@ -3,7 +3,8 @@ import pytest
 
 from adapters.asgi import ApiError
 from adapters.openai.chat import chat_prompt
-from adapters.openai.decode import decode, ignored_header
+from adapters.openai.decode import decode
+from adapters.openai.ignored import ignored_header
 from adapters.openai.prompts import text_or_token_prompts
 from adapters.openai.schema import ChatRequest, CompletionRequest, chat_refusals, completion_refusals
 from tests.adapters.support import ScriptedRunner, ask_user, serving
@@ -88,7 +89,9 @@ async def test_a_wrong_field_is_named_with_what_is_allowed(fields, param, code, 
         ({"prompt": ["ok", "a\0"]}, "prompt[1]", "NUL"),
         ({"prompt": "x", "best_of": 1, "n": 2}, "best_of", "at least `n`"),
         ({"prompt": "x", "best_of": 2, "stream": True}, "best_of", "stream"),
-        ({"prompt": "x", "suffix": "y"}, "suffix", "not supported"),
+        ({"prompt": "x", "suffix": "y", "echo": True}, "suffix", "not both"),
+        ({"prompt": [1], "suffix": "y"}, "suffix", "is text"),
+        ({"prompt": "x", "suffix": "y\0"}, "suffix", "NUL"),
         ({"prompt": "x", "logprobs": 21}, "logprobs", "0 to 20"),
         ({"prompt": ["x"] * 100, "n": 100}, "n", "2048"),
     ],

@@ -48,12 +48,33 @@ def test_check_prints_every_problem_with_its_place_and_exits_1(yard: Path):
     assert "4 models, 3 with problems" in result.stderr
 
 
+def test_check_says_which_options_have_no_effect_and_exits_0(tmp_path: Path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    (tmp_path / "m" / "model.safetensors").write_bytes(bytes(2048))
+    (tmp_path / "m" / "config.yaml").write_text("backend: vllm\nswap_space: 2\n")
+    result = run("check", tmp_path)
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
+    assert f"{tmp_path}/m/config.yaml:2:13: swap_space: No effect" in result.stdout
+
+
 def test_check_of_a_sound_repository_exits_0_and_tells_the_backend_when_asked(tmp_path: Path):
     (tmp_path / "m").mkdir()
     write_gguf(tmp_path / "m" / "x.gguf", LLAMA, TENSORS)
     quiet, verbose = run("check", tmp_path), run("check", tmp_path, "-v")
     assert (quiet.exit_code, quiet.stdout) == (0, "")
     assert "runs on llamacpp (claims:" in verbose.stdout
+
+
+def test_check_says_what_was_passed_over(tmp_path: Path):
+    for name in ("1", "v2"):
+        (tmp_path / "m" / name).mkdir(parents=True)
+    write_gguf(tmp_path / "m" / "1" / "x.gguf", LLAMA, TENSORS)
+    (tmp_path / "stray.safetensors").write_bytes(b"x")
+    result = run("check", tmp_path)
+    assert result.exit_code == 0
+    assert [line.endswith("(passed over)") for line in result.stdout.splitlines()] == [True, True]
+    assert f"{tmp_path}/m/v2: not a version" in result.stdout
 
 
 def test_list_shows_models_and_what_is_wrong(yard: Path, monkeypatch: pytest.MonkeyPatch):
@@ -120,6 +141,7 @@ def test_version_and_help_work():
         (["--allow-pull"], "--allow-pull"),
         (["--memory-budget", "lots"], "80%"),
         (["--memory-budget", "120%"], "at most 100 %"),
+        (["--memory-budget", "0"], "over 0"),
         (["--api-key-file", "/nowhere/keys"], "/nowhere/keys"),
         (["--api-key", "two words"], "without spaces"),
         (["--cors-origin", "example.org"], "https://example.org"),
@@ -163,7 +185,7 @@ def test_sizes_are_read_as_people_write_them(text: str, size: int):
     assert parse_size(text, total_bytes=100 * GIB) == size
 
 
-@pytest.mark.parametrize("text", ["", "x", "-5", "0%", "12Q", "1e9"])
+@pytest.mark.parametrize("text", ["", "x", "-5", "0%", "0", "0GiB", "12Q", "1e9"])
 def test_what_is_no_size_is_refused(text: str):
     with pytest.raises(ValueError, match=r"must be|is not a size"):
         parse_size(text, total_bytes=GIB)
@@ -174,7 +196,7 @@ def test_sizes_are_shown_in_the_unit_that_fits():
 
 
 @contextmanager
-def chat_server(*answers: bytes) -> Iterator[str]:
+def chat_server(*answers: bytes, breaks_off: bool = False) -> Iterator[str]:
     """A server on a thread that knows one model and answers chats with the given streams in turn."""
     queue = list(answers)
 
@@ -185,7 +207,12 @@ def chat_server(*answers: bytes) -> Iterator[str]:
         def do_POST(self) -> None:
             body = msgspec.json.decode(self.rfile.read(int(self.headers["content-length"])))
             asked.append(body)
-            self.reply(queue.pop(0))
+            answer = queue.pop(0)
+            if breaks_off:
+                head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+                self.wfile.write(head + b"%x\r\n%b\r\n40\r\n" % (len(answer), answer))
+            else:
+                self.reply(answer)
 
         def reply(self, body: bytes) -> None:
             self.send_response(200)
@@ -229,6 +256,42 @@ def test_chat_without_a_server_is_one_line_and_exit_1():
     result = run("chat", "--url", "http://127.0.0.1:9", input="hi\n")
     assert result.exit_code == 1
     assert "is `modelyard serve` running?" in result.stderr
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:port", "http://", "gopher://127.0.0.1", "127.0.0.1:9"])
+def test_chat_with_an_address_that_is_none_is_one_line_and_exit_1(url: str):
+    result = run("chat", "orca", "--url", url, input="hi\n")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1 and "no answer from" in result.stderr
+
+
+def test_chat_needs_no_scheme_in_its_address():
+    with chat_server(chunk("hello")) as url:
+        result = run("chat", "--url", url.removeprefix("http://"), input="hi\n")
+    assert (result.exit_code, result.stdout) == (0, "hello\n")
+
+
+def test_chat_with_something_else_than_a_modelyard_is_one_line_and_exit_1():
+    with chat_server(b"data: <html>\n\n") as url:
+        result = run("chat", "--url", url, input="hi\n")
+    assert result.exit_code == 1
+    assert result.stderr == f"modelyard: what answers at {url} is no Modelyard\n"
+
+
+def test_chat_tells_when_an_answer_breaks_off():
+    with chat_server(chunk("Hel"), breaks_off=True) as url:
+        result = run("chat", "--url", url, input="hi\n")
+    assert (result.exit_code, result.stdout) == (1, "Hel\n")
+    assert result.stderr.startswith("modelyard: the answer broke off")
+
+
+def test_chat_at_a_terminal_goes_on_after_an_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("adapters.cli.chat._is_terminal", lambda: True)
+    broken = b'data: {"error":{"message":"the worker died"}}\n\n'
+    with chat_server(broken, chunk("bye")) as url:
+        result = run("chat", "--url", url, input="hi\nagain\n")
+    assert result.exit_code == 0, result.output
+    assert "bye" in result.stdout and "the worker died" in result.stderr
 
 
 def test_help_imports_no_engine_and_no_server():

@@ -175,3 +175,19 @@ async def test_the_path_of_an_engine_names_the_model():
     async with serving(runner) as server:
         assert (await server.post("/v1/engines/whale/completions", {"prompt": "x"})).status == 200
     assert runner.asked[0][0] == "whale"
+
+
+@pytest.mark.parametrize(
+    ("fields", "prompts"),
+    [
+        ({"prompt": "a", "suffix": "b"}, [TextPrompt("a", "b")]),
+        ({"prompt": ["a", "c"], "suffix": "b"}, [TextPrompt("a", "b"), TextPrompt("c", "b")]),
+        ({"prompt": "a", "suffix": ""}, [TextPrompt("a")]),
+    ],
+)
+async def test_a_suffix_goes_with_each_prompt(fields: dict[str, object], prompts: list[TextPrompt]):
+    runner = ScriptedRunner(says("x"))
+    async with serving(runner) as server:
+        answer = await server.post("/v1/completions", fields)
+    assert answer.status == 200, answer.body
+    assert [request.prompt for _, request in runner.asked] == prompts

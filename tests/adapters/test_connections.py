@@ -291,3 +291,27 @@ async def test_a_client_that_never_reads_is_cut_off(stream: bool, caplog: pytest
                 pass
         writer.close()
     assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_a_client_that_reads_slowly_but_steadily_gets_its_whole_answer():
+    size = 2_000_000
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    stop, got = asyncio.Event(), 0
+    with listen("127.0.0.1", 0) as sock, socket.socket() as client:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(serve_app(app, sock, stop=stop, grace_s=10, send_timeout_s=0.2))
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", sock.getsockname()[1]))
+            client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            while data := await loop.sock_recv(client, 1 << 15):
+                got += len(data)
+                await asyncio.sleep(0.01)
+            stop.set()
+    assert got > size

@@ -25,6 +25,7 @@ def test_every_runner_error_has_a_status_in_every_protocol():
         (errors.InsufficientMemory("x"), 503, "server_error", "insufficient_memory"),
         (errors.ModelNotReady("x"), 503, "server_error", "model_loading"),
         (errors.LoadFailed("x"), 503, "server_error", "model_load_failed"),
+        (errors.EngineUnavailable("x"), 503, "server_error", "model_load_failed"),
         (errors.WorkerCrashed("x"), 500, "server_error", "backend_crashed"),
         (errors.DeadlineExceeded("x"), 504, "server_error", "deadline_exceeded"),
     ],
@@ -42,6 +43,7 @@ def test_an_error_that_knows_when_tells_clients_to_come_back(wait_s, seconds, mi
     for error in (
         errors.Overloaded("x", retry_after_s=wait_s),
         errors.ModelNotReady("x", retry_after_s=wait_s),
+        errors.EngineUnavailable("x", retry_after_s=wait_s),
     ):
         headers = openai.to_api_error(error).headers
         assert headers == {"retry-after": seconds, "retry-after-ms": milliseconds}

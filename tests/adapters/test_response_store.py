@@ -14,8 +14,9 @@ import pytest
 from adapters.openai.responses.items import InputText, Item, MessageItem, OutputText
 from adapters.openai.responses.store import ResponseStore, StoreError
 from adapters.settings import AppSettings
+from runner.errors import WorkerCrashed
 from runner.wire.requests import ChatPrompt, Delta
-from tests.adapters.support import ScriptedRunner, accepted, finished, says, serving
+from tests.adapters.support import Script, ScriptedRunner, accepted, finished, parse_answer, says, serving
 
 DAY = 86400.0
 
@@ -412,3 +413,53 @@ async def test_a_response_that_cannot_be_kept_is_an_error(path, clock, caplog):
     assert b"response.completed" not in streamed
     assert (plain.status, plain.json()["error"]["code"]) == (500, "internal_error")
     assert "no such table" in caplog.text
+
+
+def interrupted(*rest: Any) -> Script:
+    def script(request: Any) -> Any:
+        yield accepted()
+        yield Delta(0, "a", (1,))
+        yield from rest
+
+    return script
+
+
+async def test_a_response_that_failed_is_kept_as_its_client_saw_it(path, clock):
+    sent = asyncio.Event()
+    runner = ScriptedRunner(interrupted(sent, WorkerCrashed("it died")))
+    async with open_store(path, clock) as store, serving(runner, store=store) as server:
+        reader, writer = await server.send("POST", "/v1/responses", {"input": "Hi", "stream": True})
+        begun = await reader.readuntil(b"output_text.delta")
+        sent.set()
+        *_, last = parse_answer(begun + await reader.read()).body.strip().split(b"\n\n")
+        writer.close()
+        failed = msgspec.json.decode(last.split(b"data: ")[1])
+        kept = (await server.get(f"/v1/responses/{failed['response']['id']}")).json()
+        plain = await server.post("/v1/responses", {"input": "Hi"})
+    assert failed["type"] == "response.failed"
+    assert kept == failed["response"]
+    assert (kept["status"], kept["error"]["message"]) == ("failed", "it died")
+    assert plain.status == 500
+    assert len(rows(path)) == 1  # what failed before its client knew of it is not
+
+
+async def test_a_response_whose_client_left_is_kept_as_cancelled(path, clock):
+    never = asyncio.Event()
+    runner = ScriptedRunner(interrupted(never))
+    async with open_store(path, clock) as store, serving(runner, store=store) as server:
+        reader, writer = await server.send("POST", "/v1/responses", {"input": "Hi", "stream": True})
+        told = await reader.readuntil(b"output_text.delta")
+        writer.close()
+        await runner.closed.wait()
+        id = told.split(b'"id":"resp_')[1].split(b'"')[0].decode()
+        while (answer := await server.get(f"/v1/responses/resp_{id}")).status == 404:
+            await asyncio.sleep(0.01)
+    assert answer.json()["status"] == "cancelled"
+
+
+async def test_a_stream_that_failed_before_its_first_token_keeps_nothing(path, clock):
+    runner = ScriptedRunner(lambda request: [accepted(), WorkerCrashed("it died")])
+    async with open_store(path, clock) as store, serving(runner, store=store) as server:
+        answer = await server.post("/v1/responses", {"input": "Hi", "stream": True})
+    assert answer.status == 500
+    assert rows(path) == set()

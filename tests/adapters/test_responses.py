@@ -430,10 +430,10 @@ def choice(name: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("fields", "use", "shown"),
     [
-        ({}, ToolUse(), ["get_weather", "list_models"]),
+        ({}, ToolUse(strict=("get_weather",)), ["get_weather", "list_models"]),
         (
             {"tool_choice": "auto", "parallel_tool_calls": False},
-            ToolUse(parallel=False),
+            ToolUse(parallel=False, strict=("get_weather",)),
             ["get_weather", "list_models"],
         ),
         ({"tool_choice": "required"}, ToolUse(choice="required"), ["get_weather", "list_models"]),

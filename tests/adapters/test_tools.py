@@ -99,16 +99,26 @@ async def test_templates_are_shown_tools_as_they_know_them():
         {"type": "function", "function": WEATHER},
         {"type": "function", "function": SHOWN_MODELS},
     ]
-    assert answer.headers["x-ignored-params"] == "tools[0].function.colour, tools[0].function.strict"
+    assert answer.headers["x-ignored-params"] == "tools[0].function.colour"
 
 
-async def test_strict_is_listed_as_ignored_where_calls_are_left_to_the_model():
+@pytest.mark.parametrize(
+    ("fields", "strict"),
+    [
+        ({}, ("get_weather",)),
+        ({"tool_choice": "auto"}, ("get_weather",)),
+        ({"tool_choice": allowed("auto", "get_weather")}, ("get_weather",)),
+        ({"tool_choice": allowed("auto", "list_models")}, ()),
+        ({"tool_choice": "required"}, ()),
+    ],
+)
+async def test_strict_tools_are_named_where_calls_are_left_to_the_model(fields, strict):
+    runner = ScriptedRunner()
     tools = [{"type": "function", "function": WEATHER | {"strict": True}}, TOOLS[1]]
-    async with serving(ScriptedRunner()) as server:
-        free = await server.post("/v1/chat/completions", ask_user(tools=tools))
-        bound = await server.post("/v1/chat/completions", ask_user(tools=tools, tool_choice="required"))
-    assert free.headers["x-ignored-params"] == "tools[0].function.strict"
-    assert "x-ignored-params" not in bound.headers
+    async with serving(runner) as server:
+        answer = await server.post("/v1/chat/completions", ask_user(tools=tools, **fields))
+    assert runner.request.tool_use.strict == strict
+    assert "x-ignored-params" not in answer.headers
 
 
 @pytest.mark.parametrize(
@@ -465,3 +475,21 @@ async def test_completions_take_their_text_as_it_is():
     async with serving(runner) as server:
         assert (await server.post("/v1/completions", {"model": "orca", "prompt": "x"})).status == 200
     assert (runner.request.tool_use, runner.request.split_reasoning) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ('{"a": 1}', {"a": 1}),
+        ("not json", "not json"),
+        ('{"a": 99999999999999999999999}', '{"a": 99999999999999999999999}'),
+    ],
+)
+async def test_arguments_in_the_history_are_objects_where_they_can_be(arguments: str, shown: object):
+    runner = ScriptedRunner()
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    body = ask_user() | {"messages": [*HISTORY, {"role": "assistant", "tool_calls": [call]}, *HISTORY]}
+    async with serving(runner) as server:
+        answer = await server.post("/v1/chat/completions", body)
+    assert answer.status == 200, answer.body
+    assert runner.request.prompt.messages[1]["tool_calls"][0]["function"]["arguments"] == shown

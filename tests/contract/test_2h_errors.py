@@ -64,7 +64,17 @@ def test_p085_what_this_server_cannot_do_is_said_by_name(api: Api):
 
 
 def test_p086_a_prompt_over_the_context(api: Api):
-    is_error(api.complete("x" * 5000), 400, kind=INVALID, code="context_length_exceeded")
+    long = "x" * 5000
+    edit = {"model": "parrot", "input": long, "instruction": "Fix"}
+    for answer, param in (
+        (api.complete(long), "prompt"),
+        (api.chat(long), "messages"),
+        (api.chat(long, stream=True), "messages"),
+        (api.respond(long), "input"),
+        (api.post("/v1/edits", edit), "input"),
+    ):
+        message = is_error(answer, 400, kind=INVALID, code="context_length_exceeded", param=param)
+        assert "4096" in message and "50" in message
 
 
 def test_p087_no_key_or_a_wrong_one(locked: Api):
@@ -265,6 +275,27 @@ def test_p103_bodies_that_are_meant_to_break_something(api: Api, content: bytes,
     if status != 200:
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     assert ok(api.chat("still here"))["choices"][0]["message"]["content"] == "still here"
+
+
+def nested(depth: int) -> Any:
+    value: Any = "x"
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"chat_template_kwargs": {"x": 2**64}},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"maximum": 10**30}}}]},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": nested(700)}}]},
+    ],
+    ids=["p103-large-integer", "p103-large-integer-in-a-schema", "p103-nested-schema"],
+)
+def test_p103_what_no_model_can_be_passed_is_a_400(api: Api, fields: dict[str, Any]):
+    is_refused(api.chat(model="caller", **fields), None, "invalid_value")
+    assert api.chat("still here", model="caller").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What every call has in common: whose it is, how errors become statuses, the access log."""
 
+import asyncio
 import functools
 import logging
 import time
@@ -63,6 +64,9 @@ def call(*, needs: Needs = "key") -> Callable[[Wrapped], Wrapped]:
                 if needs == "admin":
                     check_admin(key, method.__name__)
                 return await method(self, request, Call(context, key))
+            except asyncio.CancelledError:
+                status = "CANCELLED"  # the client left, or its time is over
+                raise
             except Exception as error:
                 told = as_told(error)
                 status = told.code.name

@@ -31,7 +31,8 @@ class GrpcServer:
         self._server = grpc.aio.server(options=_OPTIONS)
         access = Access(KeyRing(settings.api_keys, settings.api_key_file), log=settings.access_log)
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            InferenceService(kserve, access, stopping=self._stopping), self._server
+            InferenceService(kserve, access, stopping=self._stopping, send_timeout_s=settings.send_timeout_s),
+            self._server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(
             HealthService(kserve.runner, access, stopping=self._stopping), self._server

@@ -23,11 +23,14 @@ _NO_MEMORY = "shared memory is not supported by this server; send tensors in the
 
 
 class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    def __init__(self, kserve: KServe, access: Access, *, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, kserve: KServe, access: Access, *, stopping: asyncio.Event, send_timeout_s: float
+    ) -> None:
         self.access = access
         self._kserve = kserve
         self._runner = kserve.runner
         self._stopping = stopping
+        self._send_timeout_s = send_timeout_s
 
     # The server
 
@@ -83,7 +86,13 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
 
     @call()
     async def ModelStreamInfer(self, requests: Any, call: Call) -> None:
-        stream = InferStream(self._kserve.inference, call.context, call.key, stopping=self._stopping)
+        stream = InferStream(
+            self._kserve.inference,
+            call.context,
+            call.key,
+            stopping=self._stopping,
+            send_timeout_s=self._send_timeout_s,
+        )
         await stream.run()
 
     # The repository

@@ -12,6 +12,7 @@ from tritonclient.grpc import service_pb2
 
 from adapters.asgi import closing
 from adapters.keys import ApiKey
+from adapters.kserve.errors import Code, KServeError
 from adapters.kserve.inference import Inference
 from adapters.kserve.naming import version_number
 from adapters.kserve.over_grpc.calls import as_told
@@ -22,15 +23,23 @@ _WAITING = 64
 
 
 class InferStream:
-    """`stopping`: set when the server ends; the stream then takes no further request and ends after its last one."""
+    """`stopping`: set when the server ends; the stream then takes no further request and ends after its last one. So it
+    does when the client takes nothing of what is sent for `send_timeout_s`."""
 
     def __init__(
-        self, inference: Inference, context: Any, key: ApiKey | None, *, stopping: asyncio.Event
+        self,
+        inference: Inference,
+        context: Any,
+        key: ApiKey | None,
+        *,
+        stopping: asyncio.Event,
+        send_timeout_s: float,
     ) -> None:
         self._inference = inference
         self._context = context
         self._key = key
         self._stopping = stopping
+        self._send_timeout_s = send_timeout_s
         self._has_real_statuses = wants_real_statuses(context)
         self._answers: asyncio.Queue[Any] = asyncio.Queue(_WAITING)
 
@@ -39,14 +48,27 @@ class InferStream:
         failure: Exception | None = None
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(self._read())
-            while (message := await self._answers.get()) is not None:
-                if isinstance(message, Exception):
-                    failure = message
-                    break
-                await self._context.write(message)
+            try:
+                failure = await self._write()
+            except TimeoutError:
+                failure = KServeError(
+                    Code.UNAVAILABLE, f"the client took no answer for {self._send_timeout_s:g} s"
+                )
             reading.cancel()
         if failure is not None:
             raise failure
+
+    async def _write(self) -> Exception | None:
+        """Send the answers until there are no more, or one is the error that ends the call. Raises TimeoutError."""
+        time = asyncio.get_running_loop().time
+        async with asyncio.timeout(None) as limit:
+            while (message := await self._answers.get()) is not None:
+                if isinstance(message, Exception):
+                    return message
+                limit.reschedule(time() + self._send_timeout_s)
+                await self._context.write(message)
+                limit.reschedule(None)
+        return None
 
     async def _read(self) -> None:
         """Answer every request that comes, each in a task of its own, until no more come or the server ends."""

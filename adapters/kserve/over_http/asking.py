@@ -23,8 +23,8 @@ def model_of(request: Request) -> str:
 
 def version_of(request: Request) -> int | None:
     """The version that the path names, if it names one. Raises KServeError where no version has such a number."""
-    version: int | None = request.path_params.get("version")
-    return version and version_number(str(version))
+    version: str = request.path_params.get("version", "")
+    return version_number(version)
 
 
 def whose(request: Request) -> ApiKey | None:

@@ -23,8 +23,9 @@ class Draft:
         self._outline = dict(outline)
         self._emit = emit
         self._output = Output(emit)
-        self._has_begun = False
-        self._status: Literal["in_progress", "completed", "incomplete"] = "in_progress"
+        self.has_begun = False
+        self._status: Literal["in_progress", "completed", "incomplete", "failed", "cancelled"] = "in_progress"
+        self._error: dict[str, str] | None = None
         self._usage: Usage | None = None
 
     def take(self, event: Event) -> None:
@@ -46,7 +47,7 @@ class Draft:
         is_cut = self._status == "incomplete"
         return self._outline | {
             "status": self._status,
-            "error": None,
+            "error": self._error,
             "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
             "output": self._output.items,
             "usage": None if self._usage is None else usage_body(self._usage),
@@ -60,12 +61,16 @@ class Draft:
         """Tell that the response has failed."""
         self._begin()
         code = _FAILURES.get(to_api_error(error).status, "server_error")
-        told = {"code": code, "message": error.message}
-        self._emit("response.failed", response=self.response() | {"status": "failed", "error": told})
+        self._status, self._error = "failed", {"code": code, "message": error.message}
+        self._emit("response.failed", response=self.response())
+
+    def cancel(self) -> None:
+        """Its client has left, and hears no more."""
+        self._status = "cancelled"
 
     def _begin(self) -> None:
-        if not self._has_begun:
-            self._has_begun = True
+        if not self.has_begun:
+            self.has_begun = True
             self._emit("response.created", response=self.response())
             self._emit("response.in_progress", response=self.response())
 

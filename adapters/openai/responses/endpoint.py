@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.asgi import ApiError, JsonResponse, or_disconnect
+from adapters.asgi import ApiError, ClientGoneError, JsonResponse, or_disconnect
 from adapters.openai.errors import invalid, unsupported
 from adapters.openai.helpers import InputTokens
 from adapters.openai.responses.draft import Draft, ResponseFrames, outline
@@ -18,6 +18,7 @@ from adapters.openai.responses.schema import InputTokensRequest, ResponseRequest
 from adapters.openai.responses.store import ResponseStore
 from adapters.openai.responses.stored import NO_STORE, owner_of
 from adapters.openai.sampling import build_request
+from adapters.openai.sampling import idle_fields as old_names
 from adapters.openai.service import Service
 from adapters.openai.stream import EventStream
 
@@ -32,12 +33,13 @@ class ResponsesEndpoint:
 
     async def create(self, request: Request) -> Response | EventStream:
         service = self._service
-        body, unknown = await service.read_fields(request, ResponseRequest, refused=self._refused)
+        body, unknown = await service.read(request, ResponseRequest, refused=self._refused)
         self._check(body)
         logprobs = wanted_logprobs(body)
         owner = owner_of(request)
-        asked = read_prompt(body, await self._conversation(body, owner), unknown)
-        headers = service.ignored(asked.unknown, idle_fields(body))
+        stored = await self._conversation(body, owner)
+        asked = await service.aside(request, lambda: read_prompt(body, stored, unknown))
+        ignored = service.ignored(asked.unknown, [*old_names(body), *idle_fields(body)], asked.depends)
         work = build_request(
             body,
             asked.prompt,
@@ -65,23 +67,27 @@ class ResponsesEndpoint:
         if body.stream:
             frames = ResponseFrames(outlined)
 
-            async def settle() -> None:
-                await keep(frames.draft)
+            async def settle(failure: Exception | None) -> None:
+                if isinstance(failure, ClientGoneError):
+                    frames.draft.cancel()
+                if failure is None or frames.draft.has_begun:
+                    await keep(frames.draft)
 
-            return service.stream(model, [work], frames, headers=headers, settle=settle)
+            return service.stream(model, [work], frames, ignored=ignored, settle=settle)
         draft = Draft(outlined, _unheard)
-        await service.follow(request, model, work, draft.take)
-        return Response(await keep(draft), media_type="application/json", headers=headers)
+        await service.follow(request, model, work, draft.take, ignored=ignored)
+        return Response(await keep(draft), media_type="application/json", headers=ignored.headers)
 
     async def input_tokens(self, request: Request) -> JsonResponse:
         """How many tokens the prompt of a response with this body has."""
         service = self._service
-        body, unknown = await service.read_fields(request, InputTokensRequest, refused=self._refused)
-        asked = read_prompt(body, await self._conversation(body, owner_of(request)), unknown)
-        headers = service.ignored(asked.unknown, idle_fields(body))
+        body, unknown = await service.read(request, InputTokensRequest, refused=self._refused)
+        stored = await self._conversation(body, owner_of(request))
+        asked = await service.aside(request, lambda: read_prompt(body, stored, unknown))
+        ignored = service.ignored(asked.unknown, idle_fields(body))
         model = service.resolve(request, body.model)
         result = await or_disconnect(request.receive, service.runner.tokenize(model, asked.prompt))
-        return JsonResponse(InputTokens(input_tokens=len(result.tokens)), headers=headers)
+        return JsonResponse(InputTokens(input_tokens=len(result.tokens)), headers=ignored.headers)
 
     def _check(self, body: ResponseRequest) -> None:
         if body.stream_options is not None and not body.stream:

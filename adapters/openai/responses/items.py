@@ -135,16 +135,18 @@ def chat_messages(items: Sequence[Item], instructions: str | None) -> list[dict[
     """The messages for a chat template. What an assistant thought, said and called in one turn is one message, and
     all that a system says at the beginning too: templates know neither otherwise."""
     messages: list[dict[str, Any]] = []
-    if instructions:
-        messages.append({"role": "system", "content": instructions})
+    opening = [instructions] if instructions else []
     names: dict[str, str] = {}
     for item in items:
         match item:
             case MessageItem(role="assistant"):
                 turn = _turn(messages, without=("content", "tool_calls"))
                 turn["content"] = text_of(item.content)
+            case MessageItem(role="system" | "developer") if not messages:
+                opening.append(text_of(item.content))
             case MessageItem():
-                _append_message(messages, item)
+                role = "system" if item.role == "developer" else item.role
+                messages.append({"role": role, "content": text_of(item.content)})
             case ReasoningItem():
                 turn = _turn(messages, without=("reasoning_content", "content", "tool_calls"))
                 turn["reasoning_content"] = "\n".join(part.text for part in item.content or item.summary)
@@ -158,7 +160,7 @@ def chat_messages(items: Sequence[Item], instructions: str | None) -> list[dict[
                 messages.append(answer | {"name": names[item.call_id]})
     for message in messages:
         message.setdefault("content", "")
-    return messages
+    return [{"role": "system", "content": "\n\n".join(opening)}, *messages] if opening else messages
 
 
 def text_of(content: str | Sequence[InputText | OutputText | Refusal]) -> str:
@@ -223,14 +225,6 @@ def _with_id(item: Item) -> Item:
         suited = [part if isinstance(part, Refusal) else kind(text=part.text) for part in parts]
         item = replace(item, content=suited)
     return replace(item, id=item.id or new_id(type(item)), status=item.status or "completed")
-
-
-def _append_message(messages: list[dict[str, Any]], item: MessageItem) -> None:
-    role, text = "system" if item.role == "developer" else item.role, text_of(item.content)
-    if role == "system" and len(messages) == 1 and messages[0]["role"] == "system":
-        messages[0]["content"] += f"\n\n{text}"
-    else:
-        messages.append({"role": role, "content": text})
 
 
 def _turn(messages: list[dict[str, Any]], *, without: Sequence[str] = ()) -> dict[str, Any]:

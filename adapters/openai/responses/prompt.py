@@ -6,11 +6,11 @@ import msgspec
 
 from adapters.openai.decode import refuse_nul
 from adapters.openai.errors import invalid, missing
-from adapters.openai.messages import template_kwargs
+from adapters.openai.messages import template_depends, template_kwargs
 from adapters.openai.responses.items import Item, chat_messages, check_calls, read_items
 from adapters.openai.responses.schema import InputTokensRequest, ResponseRequest
 from adapters.openai.responses.tools import offered_tools
-from runner.wire.requests import ChatPrompt, Constraint, ToolUse
+from runner.wire.requests import STRICT, ChatPrompt, Constraint, ToolUse
 
 _LOGPROBS = "message.output_text.logprobs"
 _IDLE_INCLUDES = (
@@ -25,13 +25,15 @@ _IDLE_INCLUDES = (
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a body comes to. `given`: its own input; `unknown`: its fields that nobody knows."""
+    """What a body comes to. `given`: its own input; `unknown`: its fields that nobody knows; `depends`: those
+    that only some models have a use for, by what a worker then says."""
 
     prompt: ChatPrompt
     given: list[Item]
     tool_use: ToolUse | None
     constraint: Constraint | None
     unknown: list[str]
+    depends: dict[str, Sequence[str]]
 
 
 def read_prompt(body: InputTokensRequest, stored: Sequence[Item], unknown: Sequence[str]) -> Asked:
@@ -54,11 +56,13 @@ def read_prompt(body: InputTokensRequest, stored: Sequence[Item], unknown: Seque
             messages=tuple(chat_messages(items, body.instructions)),
             tools=tools.shown,
             template_kwargs=wishes,
+            param="input",
         ),
         given=given,
         tool_use=tools.use,
         constraint=_constraint(body),
         unknown=sorted(inside),
+        depends=_depends(body),
     )
 
 
@@ -81,6 +85,18 @@ def idle_fields(body: InputTokensRequest) -> list[str]:
     if isinstance(body, ResponseRequest):
         idle += [f"include[{i}]" for i, name in enumerate(body.include or ()) if name in _IDLE_INCLUDES]
     return idle
+
+
+def _depends(body: InputTokensRequest) -> dict[str, Sequence[str]]:
+    has_effort = body.reasoning is not None and body.reasoning.effort is not None
+    has_verbosity = body.text is not None and body.text.verbosity is not None
+    asked = template_depends(
+        body.chat_template_kwargs,
+        effort="reasoning.effort" if has_effort else None,
+        verbosity="text.verbosity" if has_verbosity else None,
+    )
+    strict = [f"tools[{i}].strict" for i, tool in enumerate(body.tools or ()) if tool.get("strict")]
+    return asked | dict.fromkeys(strict, (STRICT,))
 
 
 def _constraint(body: InputTokensRequest) -> Constraint | None:

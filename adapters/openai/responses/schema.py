@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from adapters.openai.schema import RequestFields, form_refusals, shared_refusals
+from adapters.openai.schema import RequestFields, form_refusals, shared_refusals, token_refusals
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
@@ -60,6 +60,7 @@ def response_refusals() -> dict[str, tuple[Any, ...]]:
     """Fields to refuse by name, with the values beside null that change nothing."""
     return (
         shared_refusals()
+        | token_refusals()
         | form_refusals()
         | {
             "background": (False,),

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import msgspec
 
@@ -81,9 +81,9 @@ class _Output(msgspec.Struct, frozen=True):
 class ResponseStore:
     """The file is made where it is not there. Raises StoreError where it cannot be used.
 
-    All access is on one thread of its own, so the event loop never waits for the disk. `owner` is whose responses
-    they are; nobody finds another's. `max_age_s` and `max_count` bound what is kept, tidied at the start and now
-    and then. `clock` gives seconds since 1970.
+    All access is on one thread of its own: the event loop waits neither for the disk nor for a long conversation to
+    be read. `owner` is whose responses they are; nobody finds another's. `max_age_s` and `max_count` bound what is
+    kept, tidied at the start and now and then. `clock` gives seconds since 1970.
     """
 
     def __init__(
@@ -139,19 +139,29 @@ class ResponseStore:
 
     async def get(self, id: str, *, owner: str) -> Kept | None:
         """The response; None where it is not there, or no longer."""
-        rows = await self._rows(_GET, id, owner)
-        return Kept(response=msgspec.Raw(rows[0][0]), input=self._decode(rows[0][1])) if rows else None
+        which = self._which(id, owner)
+
+        def get() -> Kept | None:
+            row = self._database.execute(_GET, which).fetchone()
+            return None if row is None else Kept(response=msgspec.Raw(row[0]), input=self._decode(row[1]))
+
+        return await self._run(get)
 
     async def conversation(self, id: str, *, owner: str) -> list[Item] | None:
         """Inputs and outputs from the first response of the chain up to this one; None where a part is gone."""
-        rows = await self._rows(_CHAIN, id, owner)
-        if not rows or rows[0][0] is not None:
-            return None
-        items: list[Item] = []
-        for _, given, response in rows:
-            items += self._decode(given)
-            items += self._decode_output(response).output
-        return items
+        which = self._which(id, owner)
+
+        def conversation() -> list[Item] | None:
+            rows = self._database.execute(_CHAIN, which).fetchall()
+            if not rows or rows[0][0] is not None:
+                return None
+            items: list[Item] = []
+            for _, given, response in rows:
+                items += self._decode(given)
+                items += self._decode_output(response).output
+            return items
+
+        return await self._run(conversation)
 
     async def delete(self, id: str, *, owner: str) -> bool:
         """False where there is none to delete."""
@@ -165,10 +175,6 @@ class ResponseStore:
                 return found
 
         return await self._run(delete)
-
-    async def _rows(self, query: str, id: str, owner: str) -> list[Any]:
-        which = self._which(id, owner)
-        return await self._run(lambda: self._database.execute(query, which).fetchall())
 
     def _which(self, id: str, owner: str) -> dict[str, str | float]:
         return {"id": id, "owner": owner, "oldest": self._clock() - self._max_age_s}

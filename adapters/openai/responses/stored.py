@@ -7,8 +7,8 @@ from starlette.requests import Request
 
 from adapters.asgi import ApiError, JsonResponse
 from adapters.keys import key_of
-from adapters.openai.decode import ignored_header
 from adapters.openai.errors import invalid, unsupported
+from adapters.openai.ignored import ignored_header
 from adapters.openai.responses.items import Item
 from adapters.openai.responses.store import Kept, ResponseStore
 

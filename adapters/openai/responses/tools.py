@@ -9,7 +9,7 @@ from adapters.openai.decode import convert
 from adapters.openai.errors import invalid, unsupported
 from adapters.openai.responses.schema import InputTokensRequest
 from adapters.openai.schema import Function
-from adapters.openai.tools import OfferedTools, check_function, shown_tool
+from adapters.openai.tools import OfferedTools, check_function, shown_tool, strict_names
 from runner.wire.requests import ToolUse
 
 
@@ -41,7 +41,7 @@ def offered_tools(body: InputTokensRequest, unknown: list[str]) -> OfferedTools:
         case "none":
             return OfferedTools()
         case None | "auto":
-            use = ToolUse(parallel=parallel)
+            use = ToolUse(parallel=parallel, strict=strict_names(tools))
         case "required":
             use = ToolUse(choice="required", parallel=parallel)
         case {"type": "function"}:
@@ -54,7 +54,7 @@ def offered_tools(body: InputTokensRequest, unknown: list[str]) -> OfferedTools:
                 _require_known(one.name, names, f"tool_choice.tools[{i}].name")
             chosen = {one.name for one in allowed.tools}
             tools = [tool for tool in tools if tool.name in chosen]  # what is not shown cannot be called
-            use = ToolUse(choice=allowed.mode, parallel=parallel)
+            use = ToolUse(choice=allowed.mode, parallel=parallel, strict=strict_names(tools))
         case _:
             raise unsupported(
                 "tool_choice",

@@ -220,6 +220,19 @@ async def test_every_piece_of_a_stream_counts_its_own_tokens():
     assert [event["num_input_tokens"] for event in events] == [3, 3]
 
 
+async def test_a_stream_tells_the_prompts_tokens_as_soon_as_they_are_known():
+    def script(request):
+        yield accepted(prompt_tokens=0)
+        yield Delta(0, "Hello ", num_text_tokens=2, prompt_tokens=7)
+        yield Delta(0, "there", finish="stop", num_text_tokens=1, prompt_tokens=7)
+        yield finished(3, prompt_tokens=7)
+
+    body = {"text_input": "Hi", "stream": True, "return_num_input_tokens": True}
+    async with serving(ScriptedRunner(script)) as server:
+        events = (await server.post(STREAM, body)).events()
+    assert [event["num_input_tokens"] for event in events] == [7, 7]
+
+
 async def test_in_a_stream_of_samples_every_event_has_an_element_for_each():
     body = {"text_input": "Hi", "stream": True, "n": 2, "return_finish_reason": True}
     async with serving(ScriptedRunner(says("a", "b"))) as server:

@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from adapters.settings import AppSettings
 from runner.api import ModelStats, ModelStatus, QueueInfo, Tally, VersionStatus
-from runner.errors import ModelNotFound, ModelNotReady
+from runner.errors import ModelNotFound, ModelNotLoaded, ModelNotReady
 from tests.adapters.kserve.faces import TEXT, faces, message, text_of
 from tests.adapters.support import READY, TEXT_MODEL, VECTOR_MODEL, ScriptedRunner, serving
 
@@ -206,6 +206,7 @@ async def test_statistics_of_what_is_not_there_are_refused(path, message):
         ("nope/config", 404, "Request for unknown model: 'nope' is not found"),
         ("nope/versions/3", 404, "Request for unknown model: 'nope' is not found"),
         ("orca/versions/abc", 404, "Not Found"),
+        ("orca/versions/1x", 404, "Not Found"),
         ("orca/", 404, "Not Found"),
         ("orca/infer", 405, "Method Not Allowed"),
         ("orca/versions/1/generate", 405, "Method Not Allowed"),
@@ -233,14 +234,16 @@ def one_model(*versions: VersionStatus, **fields) -> ScriptedRunner:
     [
         (one_model(VersionStatus(version=1, state="READY")), ModelNotFound("no version 9"), "versions/9/", 404,
             "Request for unknown model: 'orca' version 9 is not found"),
-        (one_model(VersionStatus(version=1, state="UNAVAILABLE", reason="unloaded")), ModelNotReady("it is not"), "",
+        (one_model(VersionStatus(version=1, state="UNAVAILABLE", reason="unloaded")), ModelNotLoaded("it is not"), "",
             404, "Request for unknown model: 'orca' has no available versions"),
-        (one_model(VersionStatus(version=1, state="UNAVAILABLE", reason="unloaded")), ModelNotReady("it is not"),
+        (one_model(VersionStatus(version=1, state="UNAVAILABLE", reason="unloaded")), ModelNotLoaded("it is not"),
             "versions/1/", 503, "Request for unknown model: 'orca' version 1 is not at ready state"),
-        (one_model(VersionStatus(version=1, state="UNAVAILABLE", reason="not loaded")), ModelNotReady("it is not"), "",
+        (one_model(VersionStatus(version=1, state="UNAVAILABLE", reason="not loaded")), ModelNotLoaded("it is not"), "",
             404, "Request for unknown model: 'orca' is not found"),
         (one_model(VersionStatus(version=1, state="LOADING")), ModelNotReady("still loading", retry_after_s=3.0), "",
             503, "still loading"),
+        (one_model(VersionStatus(version=1, state="READY")), ModelNotReady("the other server does not answer now"), "",
+            503, "the other server does not answer now"),
     ],
 )  # fmt: skip
 async def test_a_model_that_does_not_answer_is_told_in_tritons_words(runner, error, path, status, words):
@@ -421,3 +424,10 @@ async def test_tritonclient_reads_metadata_configuration_and_statistics_over_htt
     assert server["name"] == "modelyard"
     assert metadata["inputs"][0]["name"] == config["input"][0]["name"] == "text_input"
     assert statistics["model_stats"][0]["inference_count"] == 3
+
+
+async def test_a_version_of_absurd_length_is_the_clients_mistake():
+    async with serving(ScriptedRunner()) as server:
+        answer = await server.get(f"/v2/models/orca/versions/{'9' * 5000}")
+    assert answer.status == 400
+    assert answer.json()["error"].startswith("failed to get model version from specified version string '999")

@@ -17,7 +17,7 @@ from adapters.settings import AppSettings
 from runner.errors import GenerationFailed, Overloaded
 from runner.wire.requests import Delta
 from tests.adapters.kserve.faces import faces, message, text_of
-from tests.adapters.support import VECTOR_MODEL, ScriptedRunner, accepted, finished
+from tests.adapters.support import VECTOR_MODEL, ScriptedRunner, accepted, finished, says
 
 FINAL, EMPTY_FINAL = "triton_final_response", "triton_enable_empty_final_response"
 
@@ -341,3 +341,23 @@ async def test_tritonclients_asyncio_client_streams_over_grpc():
             assert error is None
             texts.append(result.as_numpy("text_output")[0])
     assert texts == [b"Hello", b" there"]
+
+
+async def test_a_client_that_takes_nothing_is_given_up():
+    runner = ScriptedRunner(says(*["x" * 100_000] * 400))
+    async with faces(runner, AppSettings(send_timeout_s=0.3)) as served:
+        call = served.stub.ModelStreamInfer(iter([message("Hi", "stream")]))
+        await asyncio.wait_for(runner.closed.wait(), 10)
+        call.cancel()
+
+
+async def test_a_call_that_its_client_gave_up_is_no_success_in_the_log(caplog):
+    caplog.set_level("INFO", "modelyard.grpc")
+    runner = ScriptedRunner(lambda request: [accepted(), asyncio.Event()])
+    async with faces(runner, AppSettings(access_log=True)) as served:
+        call = served.stub.ModelInfer(message("Hi"))
+        while not runner.asked:
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait_for(runner.closed.wait(), 10)
+    assert [record.getMessage().split()[:2] for record in caplog.records] == [["ModelInfer", "CANCELLED"]]
