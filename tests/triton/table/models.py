@@ -1,6 +1,7 @@
 """What is said of models: metadata, configuration, readiness, statistics; their versions and unknown names."""
 
 import re
+import time
 from typing import Any
 
 from tritonclient.grpc import service_pb2 as pb
@@ -12,6 +13,7 @@ VERSIONS = ("1", "9", "0", "01", "abc", "-1", "18446744073709551616")
 CONFIG = ("name", "input", "output", "max_batch_size", "version_policy")
 ASKED = {"text_input": "hello"}
 TEXT = {"name": "text_input", "shape": [1], "datatype": "BYTES", "data": ["hello"]}
+COUNTED_S = 0.5
 
 
 def _metadata(reply: Reply) -> Any:
@@ -42,13 +44,17 @@ def _grpc_statistics(value: Any) -> Any:
 
 
 def _counted(model: str, *bodies: Any) -> Any:
-    """How requests move the counters of a model."""
+    """How requests move the counters of a model. Triton counts one a moment after it has answered it."""
 
     def asked(side: Side) -> Any:
         before = _counts(side, model)
         for body in bodies:
             side.http("POST", f"/v2/models/{model}/infer", body)
-        return {name: count - before[name] for name, count in _counts(side, model).items()}
+        latest = time.monotonic() + COUNTED_S
+        while True:
+            moved = {name: count - before[name] for name, count in _counts(side, model).items()}
+            if moved["success"] + moved["fail"] >= len(bodies) or time.monotonic() >= latest:
+                return moved
 
     return asked
 
