@@ -89,15 +89,15 @@ def variants(gptq: Path) -> tuple[Variant, ...]:
             name="bnb-8bit",
             label="transformers, bitsandbytes 8 bit",
             config={"backend": "transformers", "quantization": "bnb_8bit"},
-            at_least=10,
+            at_least=18,
         ),
         Variant(
             name="bnb-4bit",
             label="transformers, bitsandbytes 4 bit",
             config={"backend": "transformers", "quantization": "bnb_4bit"},
-            at_least=5,
+            at_least=15,
         ),
-        Variant(name="gptq", label="GPTQ, 4 bit", config={"backend": "gptq"}, weights=gptq, at_least=5),
+        Variant(name="gptq", label="GPTQ, 4 bit", config={"backend": "gptq"}, weights=gptq, at_least=12),
     )
 
 

@@ -10,7 +10,8 @@ from backends.contract import Engine, Progress, StepEngine, StreamEngine
 from backends.registry import Registry
 from tests.backends.support import load_request
 from tests.engines.engine_process import EngineProcess, StepEngineAway, StreamEngineAway
-from tests.engines.environments import DEMO_FOLDER, interpreter
+from tests.engines.environments import DEMO_FOLDER, STATE, interpreter
+from tests.engines.making.gptq import quantised_demo
 
 pytest.register_assert_rewrite("tests.backends.contract_suite", "tests.backends.contract_streams")
 
@@ -21,16 +22,17 @@ pytestmark = pytest.mark.timeout(600)
 
 
 class Case(msgspec.Struct, frozen=True):
-    """A plugin, its environment, weights for it, and the options that make it round as little as it can."""
+    """A plugin, its environment, weights for it (none: the demo model as GPTQ), and the options that make it round as
+    little as it can."""
 
     backend: str
     environment: str
-    weights: str
+    weights: str = str(DEMO_FOLDER)
     options: dict[str, Any] = {}
     shape: str = "step"
 
 
-STEP_ENGINES = (Case("transformers", "transformers", str(DEMO_FOLDER)),)
+STEP_ENGINES = (Case("transformers", "transformers"), Case("gptq", "transformers", ""))
 STREAM_ENGINES = (
     Case("vllm", "vllm", str(DEMO_FOLDER), {"f16": False}),
     Case("openvino", "openvino", str(DEMO_FOLDER), {"type": "OVModelForCausalLM", "f16": False}),
@@ -79,7 +81,8 @@ class Loader:
         self._process.close()
 
     def _request(self, limits: dict[str, Any]) -> Any:
-        return load_request(self._case.weights, options=self._case.options, **limits)
+        weights = self._case.weights or str(quantised_demo(STATE, interpreter("transformers")))
+        return load_request(weights, options=self._case.options, **limits)
 
 
 @pytest.fixture(scope="module", params=STEP_ENGINES, ids=name_of)
