@@ -46,7 +46,7 @@ class Parameters(Struct, frozen=True, forbid_unknown_fields=True):
     max_tokens: Count | None = None
     min_tokens: Index | None = None
     seed: Annotated[int, Meta(ge=-1)] | None = None
-    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    repeat_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     stop: Texts = ()

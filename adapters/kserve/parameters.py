@@ -21,7 +21,7 @@ Count = Annotated[int, Meta(ge=1, le=INT32)]
 Index = Annotated[int, Meta(ge=0, le=INT32)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
-Factor = Annotated[float, Meta(gt=0, le=10)]
+Factor = Annotated[float, Meta(ge=0.01, le=10)]
 StopText = Annotated[str, Meta(min_length=1)]
 Texts = list[StopText]
 

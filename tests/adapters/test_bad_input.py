@@ -21,7 +21,9 @@ USER = {"role": "user", "content": "Hi"}
         ({"temperature": True}, "temperature", "invalid_type", "got `bool`"),
         ({"top_p": 1.5}, "top_p", "invalid_value", "0 to 1"),
         ({"frequency_penalty": 3}, "frequency_penalty", "invalid_value", "-2 to 2"),
-        ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value", "over 0 to 10"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value", "0.01 to 10"),
+        # Dividing by so little leaves the numbers that there are.
+        ({"repetition_penalty": 5e-324}, "repetition_penalty", "invalid_value", "0.01 to 10"),
         ({"n": 0}, "n", "invalid_value", "1 to 128"),
         ({"n": 129}, "n", "invalid_value", "1 to 128"),
         ({"n": True}, "n", "invalid_type", "got `bool`"),
