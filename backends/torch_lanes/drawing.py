@@ -38,15 +38,22 @@ class Samplers:
         prompt = _prompt_logprobs(place, logits) if place.prompt else ()
         if not row.sample:
             return ResultRow(seq=row.seq, prompt_logprobs=prompt)
-        own = logits[place.sampled]
-        try:
-            token = self._draw(row.seq, own, row.mask)
-        except EngineError as error:
-            return ResultRow(seq=row.seq, error=str(error))
-        logprobs: tuple[TokenLogprobs, ...] = ()
-        if row.logprobs is not None:
-            logprobs = (token_logprobs(log_softmax(own), token, top=row.logprobs),)
-        return ResultRow(seq=row.seq, tokens=(token,), logprobs=logprobs, prompt_logprobs=prompt)
+        tokens: list[int] = []
+        logprobs: list[TokenLogprobs] = []
+        drafts = row.tokens[len(row.tokens) - row.drafts :]
+        # A draft that was drawn anyway makes the position behind it one of this sequence too.
+        for ahead, draft in enumerate((*drafts, None)):
+            own = logits[place.sampled + ahead]
+            try:
+                token = self._draw(row.seq, own, row.mask)
+            except EngineError as error:
+                return ResultRow(seq=row.seq, error=str(error))
+            tokens.append(token)
+            if row.logprobs is not None:
+                logprobs.append(token_logprobs(log_softmax(own), token, top=row.logprobs))
+            if token != draft:
+                break
+        return ResultRow(seq=row.seq, tokens=tuple(tokens), logprobs=tuple(logprobs), prompt_logprobs=prompt)
 
     def _draw(self, seq: int, logits: Logits, mask: bytes | None) -> int:
         sampler = self._samplers[seq]

@@ -152,6 +152,7 @@ class TorchEngine(StepEngine):
             context_tokens=sizes.context_tokens,
             kv_tokens=sizes.kv_tokens,
             prefix=self._lanes.prefix,
+            draftable=self._lanes.prefix == "tokens",
             shares_kv=False,
             kv_bytes=verdict.token_bytes * sizes.kv_tokens,
         )
@@ -247,8 +248,10 @@ class TorchEngine(StepEngine):
         """Why a row cannot be computed, or None."""
         if row.adapter is not None:
             return "this engine does not serve adapters"
-        if row.drafts:
-            return "this engine does not verify drafts"
+        if row.drafts and not self.info.draftable:
+            return "this model's state cannot be cut, so its drafts cannot be verified"
+        if row.drafts and (row.mask is not None or row.prompt_logprobs is not None):
+            return "drafts go with neither a mask nor log-probabilities of the prompt"
         end = row.start + len(row.tokens)
         if not row.tokens or end > self.info.context_tokens:
             return f"tokens {row.start} to {end} do not fit a context of {self.info.context_tokens}"

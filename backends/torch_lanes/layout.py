@@ -18,7 +18,7 @@ Tensor = Any
 
 class Placed(msgspec.Struct, frozen=True):
     """Where a row's logits are among all outputs: `first` to `first + prompt` for the log-probabilities of its
-    prompt, and `sampled`, the one to draw from (-1: none)."""
+    prompt, and `sampled`, the one to draw from (-1: none). Those of the row's drafts follow."""
 
     row: PlanRow
     first: int
@@ -78,8 +78,8 @@ def place(rows: Sequence[PlanRow]) -> tuple[list[Placed], list[int]]:
         first = len(outputs)
         outputs += range(at, at + prompt)
         if row.sample and prompt < count:
-            outputs.append(at + count - 1)
-        placed.append(Placed(row, first, prompt, len(outputs) - 1 if row.sample else -1))
+            outputs += range(at + count - 1 - row.drafts, at + count)
+        placed.append(Placed(row, first, prompt, len(outputs) - 1 - row.drafts if row.sample else -1))
         at += count
     return placed, outputs
 
