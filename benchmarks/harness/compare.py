@@ -87,7 +87,7 @@ def _one(
                 facts=facts,
                 outputs=outputs,
             )
-            yield msgspec.structs.replace(run, peak_memory_bytes=memory.peak_bytes)
+            yield msgspec.structs.replace(run, peak_memory_bytes=memory.look())
             if run.is_partial:
                 break
     servers.unload(server, model)

@@ -34,18 +34,24 @@ def machine_facts() -> dict[str, str]:
 class Memory:
     """The most that a process's descendants have taken so far, in bytes."""
 
-    def __init__(self) -> None:
-        self.peak_bytes = 0
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._peak_bytes = 0
+
+    def look(self) -> int:
+        """Looks now as well: a short run may be over between two samples."""
+        self._peak_bytes = max(self._peak_bytes, _descendants_bytes(self._pid))
+        return self._peak_bytes
 
 
 @contextmanager
 def watch_memory(pid: int) -> Iterator[Memory]:
     """Samples the resident memory of all descendants of `pid`, together, for as long as the block runs."""
-    memory, ended = Memory(), threading.Event()
+    memory, ended = Memory(pid), threading.Event()
 
     def sample() -> None:
         while not ended.wait(SAMPLE_S):
-            memory.peak_bytes = max(memory.peak_bytes, _descendants_bytes(pid))
+            memory.look()
 
     thread = threading.Thread(target=sample, name="memory", daemon=True)
     thread.start()
