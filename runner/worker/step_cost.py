@@ -14,6 +14,8 @@ TILE_TOKENS = 8
 """Matrix kernels work on so many tokens at once: on a CPU with AVX-512 a step of 7 takes longer than one of 8."""
 
 _WEIGHT = 0.2  # of the newest step in the running means
+_MOST_DRIFT = 2.0
+"""One step says no more than this of how much quicker or slower the machine has become."""
 
 
 class StepCost:
@@ -30,8 +32,19 @@ class StepCost:
         if prefill_tokens == 0:
             self._decode_s[decodes] = _mean(self._decode_s.get(decodes), elapsed_s)
         elif decodes and self._decode_s:
-            extra = max(elapsed_s - self._decode_step_s(decodes), 0.05 * elapsed_s)
-            self._token_s = _mean(self._token_s, extra / prefill_tokens)
+            alone_s = self._decode_step_s(decodes)
+            if self._token_s is None:
+                self._token_s = max(elapsed_s - alone_s, 0.05 * elapsed_s) / prefill_tokens
+            else:
+                self._drift(elapsed_s / (alone_s + self._token_s * prefill_tokens))
+
+    def _drift(self, ratio: float) -> None:
+        """Move everything towards what a mixed step took, `ratio` times what was expected. While there is always
+        prefill nobody sees a step without: were only the prefill to become dearer on a machine that is busy for a
+        while, there would be ever less of it, and it would never be found out."""
+        factor = min(max(ratio, 1 / _MOST_DRIFT), _MOST_DRIFT) ** _WEIGHT
+        self._decode_s = {decodes: factor * seconds for decodes, seconds in self._decode_s.items()}
+        self._token_s = factor * (self._token_s or 0.0)
 
     def prefill_tokens(self, decodes: int, *, newcomers: int = 1) -> int:
         """How many prefill tokens fit beside so many decodes without stretching the step too far. Together they
