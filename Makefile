@@ -27,7 +27,7 @@ ENV_CREATE = $(BIN)/modelyard env create --refresh --device cpu --state-dir $(ST
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup run test test-triton envs test-engines gpu-check lint fmt bench demo-model clean
+.PHONY: help setup run test test-triton envs test-engines gpu-check lint fmt bench bench-peers demo-model clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -62,8 +62,11 @@ fmt: $(VENV)/.test ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench ## measure beside llama.cpp's own server (some 30 minutes; keep the machine quiet)
-	$(BIN)/python -m benchmarks.side_by_side $(ARGS)
+bench: $(VENV)/.test ## measure all figures of benchmarks/LOG.md, in one table (some 90 minutes; ARGS=--plan says which; keep the machine quiet)
+	MODELYARD_STATE=$(abspath $(STATE)) $(BIN)/python -m benchmarks.everything $(ARGS)
+
+bench-peers: $(VENV)/.test $(TRITON_VENV)/.ready $(patsubst %,$(STATE)/environments/%/environment.json,transformers vllm) ## install other servers and measure them beside Modelyard (some 40 minutes; ARGS=--quick: below ten)
+	MODELYARD_STATE=$(abspath $(STATE)) $(BIN)/python -m benchmarks.peers $(foreach link,$(FIND_LINKS),--find-links $(link)) $(ARGS)
 
 demo-model: $(VENV)/.test ## train models/demo anew (about ten minutes)
 	$(BIN)/python -m examples.demo_model.train
@@ -86,10 +89,6 @@ $(VENV)/.serve: pyproject.toml Makefile | $(VENV)/bin/python
 $(VENV)/.test: $(VENV)/.serve
 	$(PIP) install --quiet $(TORCH_ARGS) '$(TORCH)'
 	$(PIP) install --quiet --editable '.[dev,demo,bench]'
-	@touch $@
-
-$(VENV)/.bench: $(VENV)/.serve
-	$(PIP) install --quiet --editable '.[bench]'
 	@touch $@
 
 SETS = $(wildcard $(foreach file,cpu.txt overrides.txt,$(1:%=backends/%/env/$(file))))

@@ -9,7 +9,7 @@ import msgspec
 from benchmarks import servers
 from benchmarks.client import run_load
 from benchmarks.measure import Summary, summarise
-from benchmarks.models import BenchModels, Settings
+from benchmarks.models import BenchModels, Settings, configure
 from benchmarks.servers import Server
 from benchmarks.workload import Load, distinct
 
@@ -31,10 +31,16 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
             raise servers.ServerError(f"there is no {model} model; make it first")
         return self.models.weights[model]
 
+    def with_lanes(self, lanes: int) -> "Bench":
+        """The same with so many lanes for both servers."""
+        return msgspec.structs.replace(self, settings=msgspec.structs.replace(self.settings, lanes=lanes))
+
     @contextmanager
-    def pair(self, model: str) -> Iterator[dict[str, Server]]:
-        """Modelyard and llama.cpp's server side by side on one model, both warm; whoever waits is idle."""
+    def pair(self, model: str, *, prompt_cache_mib: int = 0) -> Iterator[dict[str, Server]]:
+        """Modelyard and llama.cpp's server side by side on one model, both warm; whoever waits is idle. The latter may
+        keep `prompt_cache_mib` of prompts outside of its KV pool."""
         limits = self.settings
+        configure(self.models.repository / model, limits)
         with ExitStack() as stack:
             ours = servers.modelyard(self.models.repository, [model], logs=self.logs)
             peer = servers.llamacpp(
@@ -43,6 +49,7 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
                 kv_tokens=limits.kv_tokens,
                 threads=limits.threads,
                 logs=self.logs,
+                prompt_cache_mib=prompt_cache_mib,
             )
             yield {OURS: stack.enter_context(ours), PEER: stack.enter_context(peer)}
 

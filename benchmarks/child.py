@@ -1,14 +1,20 @@
-"""Runs one of this package's modules as a child process: JSON in on stdin, JSON out on stdout."""
+"""Runs child processes: this package's own modules, with JSON in on stdin and out on stdout, and other commands."""
 
 import asyncio
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+LAST_LINES, LAST_LETTERS = 8, 800
+"""So much of what a failed command said is told."""
 
 
 class ChildError(Exception):
-    """A child process failed; what it said on stderr has been printed."""
+    """A child process failed. What a module of ours said on stderr has been printed; the message has what any other
+    command said last."""
 
 
 async def run_child(module: str, job: bytes, *, environment: Mapping[str, str] | None = None) -> bytes:
@@ -29,6 +35,22 @@ async def run_child(module: str, job: bytes, *, environment: Mapping[str, str] |
     if process.returncode:
         raise ChildError(f"{module} ended with code {process.returncode}; its output is above")
     return output
+
+
+def run_command(command: Sequence[str]) -> str:
+    """What the command said. However the wait ends, nothing of its process group is left. Raises ChildError."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            said, _ = process.communicate()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode:
+        last = " ".join(said.strip().splitlines()[-LAST_LINES:])[-LAST_LETTERS:]
+        raise ChildError(f"{Path(command[0]).name} ended with code {process.returncode}: {last}")
+    return said
 
 
 def answer(output: bytes) -> None:

@@ -84,6 +84,7 @@ class _Delta(msgspec.Struct, frozen=True):
 class _Choice(msgspec.Struct, frozen=True):
     text: str | None = None
     delta: _Delta | None = None
+    finish_reason: str | None = None
 
     @property
     def has_text(self) -> bool:
@@ -110,14 +111,19 @@ class Chunk(msgspec.Struct, frozen=True):
     def said(self) -> str:
         return "".join(choice.said for choice in self.choices)
 
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the answer ended, where this event says so."""
+        return next((choice.finish_reason for choice in self.choices if choice.finish_reason), None)
+
 
 class RequestError(Exception):
     """A request did not end as it should; the message is what the server or the connection said."""
 
 
 async def stream(endpoint: Endpoint, request: Request | Call) -> AsyncGenerator[Chunk]:
-    """The chunks of one answer until `[DONE]`; an answer in one piece is one chunk. Closing the iterator closes the
-    connection.
+    """The chunks of one answer until `[DONE]`, or until the body's end where a chunk has said why the answer ended; an
+    answer in one piece is one chunk. Closing the iterator closes the connection.
 
     Raises RequestError for any answer other than a whole one, OSError when the server cannot be reached.
     """
@@ -126,6 +132,7 @@ async def stream(endpoint: Endpoint, request: Request | Call) -> AsyncGenerator[
         writer.write(encode_request(endpoint, request))
         parser = ResponseParser()
         decoder = msgspec.json.Decoder(Chunk)
+        has_ended = False
         while not parser.is_complete:
             data = await reader.read(1 << 16)
             for payload in parser.feed(data) if data else _closed(parser):
@@ -134,7 +141,10 @@ async def stream(endpoint: Endpoint, request: Request | Call) -> AsyncGenerator[
                 chunk = decoder.decode(payload)
                 if chunk.error:
                     raise RequestError(bytes(chunk.error).decode())
+                has_ended = has_ended or chunk.finish_reason is not None
                 yield chunk
+        if has_ended:
+            return
         if parser.status != 200 or isinstance(request, Request) or request.body.get("stream", True):
             raise RequestError(f"status {parser.status}: {parser.body[:500].decode(errors='replace')}")
         yield decoder.decode(parser.body)
@@ -181,12 +191,17 @@ async def record(
     keep_text: bool = False,
 ) -> Record:
     """Run one request to its end and time it; whatever goes wrong is in the record's `error`. `due_s` is when it should
-    have been sent, where that was decided before."""
+    have been sent, where that was decided before.
+
+    Tokens are counted by the server's `usage`. Where a stream has none, an answer that ended for its length has as many
+    as were asked for.
+    """
     call = request if isinstance(request, Call) else completion_call(request, chat=endpoint.chat)
     start = time.perf_counter()
     times: list[float] = []
     said: list[str] = []
     usage: _Usage | None = None
+    reason: str | None = None
     error: str | None = None
     try:
         async with asyncio.timeout(timeout_s), aclosing(stream(endpoint, call)) as chunks:
@@ -197,10 +212,13 @@ async def record(
                     if keep_text:
                         said.append(chunk.said)
                 usage = chunk.usage or usage
+                reason = chunk.finish_reason or reason
     except TimeoutError:
         error = f"no end after {timeout_s:g} s"
     except (RequestError, OSError, msgspec.MsgspecError) as failure:
         error = f"{type(failure).__name__}: {failure}"
+    if usage is None and reason == "length" and call.tokens is not None:
+        usage = _Usage(prompt_tokens=0, completion_tokens=call.tokens)
     if error is None:
         error = _shortfall(usage, call)
     details = usage.prompt_tokens_details if usage else None

@@ -6,6 +6,7 @@ Prints each figure beside its target and exits 1 when one is missed.
 import argparse
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from benchmarks import servers
 from benchmarks.client import run_load
 from benchmarks.figures import Figure, Target, table
 from benchmarks.measure import summarise
-from benchmarks.servers import Server
+from benchmarks.servers import Server, end_in_order
 from benchmarks.workload import Load, distinct
 
 ROOT = Path(__file__).parents[1]
@@ -137,17 +138,25 @@ def _figure(name: str, shown: str, value: float, *, limit: float) -> Figure:
     return Figure(name=name, ours=shown, ratio=value, target=Target(limit, is_at_most=True))
 
 
+async def measure() -> list[Figure]:
+    """All figures."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        many, few = write_models(folder / "many", MODELS), write_models(folder / "few", FEW)
+        return [
+            *scanning(many),
+            idle_memory(many, few, logs=folder / "logs"),
+            await stepping(logs=folder / "logs", folder=folder),
+            starting(logs=folder / "logs"),
+        ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
     parser.add_argument("--log", action="store_true", help="append the figures to benchmarks/LOG.md")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        many, few = write_models(folder / "many", MODELS), write_models(folder / "few", FEW)
-        figures = scanning(many)
-        figures.append(idle_memory(many, few, logs=folder / "logs"))
-        figures.append(asyncio.run(stepping(logs=folder / "logs", folder=folder)))
-        figures.append(starting(logs=folder / "logs"))
+    signal.signal(signal.SIGTERM, end_in_order)
+    figures = asyncio.run(measure())
     text = table(figures)
     print(text)
     if given.log:

@@ -1,9 +1,12 @@
-"""Prepares the repository that the benchmarks serve: the random 350 M model twice, and the demo model.
+"""Prepares the repository that the benchmarks serve: the random 350 M model twice, the demo model, and the copying one.
 
 All of them get the same scheduler settings, which the peers get too. It is made once and kept.
 """
 
 import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -12,6 +15,7 @@ import yaml
 from benchmarks import random_model
 
 RANDOM, TWIN, DEMO = "random-350m", "random-350m-twin", "demo"
+COPYING, COPYING_350M = "copying", "copying-350m"
 _ROOT = Path(__file__).parents[1]
 
 
@@ -34,9 +38,10 @@ class BenchModels(msgspec.Struct, frozen=True):
 def prepare(settings: Settings, *, repository: Path = _ROOT / "benchmarks" / "models") -> BenchModels:
     """Write what is missing (a minute at most) and all `config.yaml` files anew."""
     weights = {name: repository / name / "1" / "model.gguf" for name in (RANDOM, TWIN)}
-    if not weights[RANDOM].exists():
+    if not _is_newer_than(weights[RANDOM], Path(random_model.__file__)):
         print(f"writing {weights[RANDOM]}", flush=True)
         random_model.write(weights[RANDOM], random_model.SHAPES["350m"])
+        weights[TWIN].unlink(missing_ok=True)
     if not weights[TWIN].exists():
         weights[TWIN].parent.mkdir(parents=True, exist_ok=True)
         weights[TWIN].hardlink_to(weights[RANDOM])
@@ -45,6 +50,26 @@ def prepare(settings: Settings, *, repository: Path = _ROOT / "benchmarks" / "mo
     if demo := _copy_demo(repository / DEMO, settings):
         weights[DEMO] = demo
     return BenchModels(repository, weights)
+
+
+def prepare_copying(settings: Settings, *, repository: Path = _ROOT / "benchmarks" / "models") -> None:
+    """Train the copying model if it is not there (a minute or two), and write its `config.yaml` files anew. Raises
+    CalledProcessError where training fails; its output says why."""
+    made = {COPYING: "small.gguf", COPYING_350M: "large.gguf"}
+    weights = {name: repository / name / "1" / "model.gguf" for name in made}
+    if not all(path.exists() for path in weights.values()):
+        print("training the copying model", flush=True)
+        with tempfile.TemporaryDirectory(dir=repository, suffix=".part") as folder:
+            subprocess.run([sys.executable, "-m", "benchmarks.copying_model", folder], cwd=_ROOT, check=True)
+            for name, path in weights.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                (Path(folder) / made[name]).replace(path)
+    for name in made:
+        _write_config(repository / name, {"context_size": settings.context_tokens // 2}, settings)
+
+
+def _is_newer_than(made: Path, script: Path) -> bool:
+    return made.exists() and made.stat().st_mtime > script.stat().st_mtime
 
 
 def _copy_demo(target: Path, settings: Settings) -> Path | None:
@@ -58,6 +83,11 @@ def _copy_demo(target: Path, settings: Settings) -> Path | None:
     config = source / "config.yaml"
     _write_config(target, yaml.safe_load(config.read_text()) or {} if config.exists() else {}, settings)
     return weights
+
+
+def configure(model: Path, settings: Settings) -> None:
+    """Give a model that is prepared other settings."""
+    _write_config(model, yaml.safe_load((model / "config.yaml").read_text()), settings)
 
 
 def _write_config(model: Path, base: dict[str, object], settings: Settings) -> None:

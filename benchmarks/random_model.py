@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.words import tokenizer_parts
+from benchmarks.words import NUM_PARTS, tokenizer_parts
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -25,14 +25,11 @@ class Shape(msgspec.Struct, frozen=True):
     ffn: int
     vocabulary: int
     context_tokens: int
-
-    @property
-    def head_width(self) -> int:
-        return self.width // self.heads
+    head_width: int = 64
 
     @property
     def parameters(self) -> int:
-        attention = 2 * self.width * (self.width + self.kv_heads * self.head_width)
+        attention = 2 * self.width * (self.heads + self.kv_heads) * self.head_width
         return self.layers * (attention + 3 * self.width * self.ffn) + 2 * self.vocabulary * self.width
 
 
@@ -44,13 +41,17 @@ SHAPES = {
 }
 
 
+CHAT_TEMPLATE = "{% for message in messages %}{{ ' ' + message.content | trim }}{% endfor %}"
+"""Nothing but the words: they are as many tokens in a chat as alone."""
+
+
 def write(path: Path, shape: Shape, *, seed: int = 0, name: str = "random") -> None:
     """Write the model to `path` as GGUF; the same shape and seed give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
     writer = gguf.GGUFWriter(partial, "llama")
-    _add_metadata(writer, shape, name)
-    _add_tokenizer(writer, shape.vocabulary)
+    add_metadata(writer, shape, name)
+    add_tokenizer(writer, shape.vocabulary)
     _add_weights(writer, shape, np.random.default_rng(seed))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -59,7 +60,8 @@ def write(path: Path, shape: Shape, *, seed: int = 0, name: str = "random") -> N
     partial.rename(path)
 
 
-def _add_metadata(writer: gguf.GGUFWriter, shape: Shape, name: str) -> None:
+def add_metadata(writer: gguf.GGUFWriter, shape: Shape, name: str, *, epsilon: float = 1e-5) -> None:
+    """What llama.cpp must know of a Llama model of this shape in Q8_0."""
     writer.add_name(name)
     writer.add_block_count(shape.layers)
     writer.add_context_length(shape.context_tokens)
@@ -67,15 +69,18 @@ def _add_metadata(writer: gguf.GGUFWriter, shape: Shape, name: str) -> None:
     writer.add_feed_forward_length(shape.ffn)
     writer.add_head_count(shape.heads)
     writer.add_head_count_kv(shape.kv_heads)
+    writer.add_key_length(shape.head_width)
+    writer.add_value_length(shape.head_width)
     writer.add_rope_dimension_count(shape.head_width)
     writer.add_rope_freq_base(10_000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_layer_norm_rms_eps(epsilon)
     writer.add_vocab_size(shape.vocabulary)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, vocabulary: int) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter, vocabulary: int) -> None:
+    """A tokenizer for which every word of the list is one token."""
     tokens, merges = tokenizer_parts(vocabulary)
     types = [gguf.TokenType.CONTROL] + [gguf.TokenType.NORMAL] * (len(tokens) - 1)
     writer.add_tokenizer_model("gpt2")
@@ -86,10 +91,12 @@ def _add_tokenizer(writer: gguf.GGUFWriter, vocabulary: int) -> None:
     writer.add_eos_token_id(0)
     writer.add_bos_token_id(0)
     writer.add_add_bos_token(False)
+    writer.add_chat_template(CHAT_TEMPLATE)
 
 
 def _add_weights(writer: gguf.GGUFWriter, shape: Shape, rng: np.random.Generator) -> None:
     kv_width = shape.kv_heads * shape.head_width
+    heads_width = shape.heads * shape.head_width
 
     def matrix(name: str, rows: int, columns: int, *, silent_rows: int = 0) -> None:
         # A spread of 1/sqrt(columns) keeps every product near 1, so nothing overflows at any depth.
@@ -105,18 +112,19 @@ def _add_weights(writer: gguf.GGUFWriter, shape: Shape, rng: np.random.Generator
     for layer in range(shape.layers):
         prefix = f"blk.{layer}"
         norm(f"{prefix}.attn_norm.weight")
-        matrix(f"{prefix}.attn_q.weight", shape.width, shape.width)
+        matrix(f"{prefix}.attn_q.weight", heads_width, shape.width)
         matrix(f"{prefix}.attn_k.weight", kv_width, shape.width)
         matrix(f"{prefix}.attn_v.weight", kv_width, shape.width)
-        matrix(f"{prefix}.attn_output.weight", shape.width, shape.width)
+        matrix(f"{prefix}.attn_output.weight", shape.width, heads_width)
         norm(f"{prefix}.ffn_norm.weight")
         matrix(f"{prefix}.ffn_gate.weight", shape.ffn, shape.width)
         matrix(f"{prefix}.ffn_up.weight", shape.ffn, shape.width)
         matrix(f"{prefix}.ffn_down.weight", shape.width, shape.ffn)
     norm("output_norm.weight")
-    # The end token and single bytes get a logit of exactly 0, which never wins over thousands of random ones:
-    # a byte may be half a character, which servers hold back, and that would spoil the token times.
-    matrix("output.weight", shape.vocabulary, shape.width, silent_rows=1 + 256)
+    # The end token, single bytes and syllables get a logit of exactly 0, which never wins over thousands of random
+    # ones: a byte may be half a character, which servers hold back, and that would spoil the token times. A syllable
+    # would be one word with the word before it when the text is read again, as the next turn of a chat does.
+    matrix("output.weight", shape.vocabulary, shape.width, silent_rows=NUM_PARTS)
 
 
 def main() -> None:

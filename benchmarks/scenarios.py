@@ -14,6 +14,7 @@ from benchmarks.client import run_load
 from benchmarks.figures import Figure, Target, compare
 from benchmarks.measure import LoadResult, Stall, Summary, percentile, stall, summarise
 from benchmarks.models import DEMO, RANDOM, TWIN
+from benchmarks.multi_turn import multi_turn
 from benchmarks.workload import Load, distinct, shared_prefix
 
 Scenario = Callable[[Bench], Awaitable[list[Figure]]]
@@ -154,6 +155,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "long-prompt": long_prompt,
     "two-models": two_models,
     "cancel": cancel,
+    "multi-turn": multi_turn,
 }
 
 

@@ -4,12 +4,14 @@ It knows their command lines and control routes; what work they get is said else
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -72,9 +74,11 @@ class Server:
         deadline = time.monotonic() + timeout_s
         while self.ask(path) is None:
             if self._process.poll() is not None:
-                raise ServerError(f"the server ended with code {self._process.returncode}; see {self.log}")
+                raise ServerError(
+                    f"the server ended with code {self._process.returncode}: {self._last_words()}"
+                )
             if time.monotonic() > deadline:
-                raise ServerError(f"no answer from {path} within {timeout_s:g} s; see {self.log}")
+                raise ServerError(f"no answer from {path} within {timeout_s:g} s: {self._last_words()}")
             time.sleep(0.05)
 
     def metric(self, name: str) -> float:
@@ -100,6 +104,13 @@ class Server:
         own = process.cpu_times()
         others = [child.cpu_times() for child in process.children(recursive=True)]
         return own.user + own.system, sum(times.user + times.system for times in others)
+
+    def _last_words(self) -> str:
+        """The last line of the log, and where it is."""
+        lines = self.log.read_text("utf-8", "replace").split("\n") if self.log.exists() else []
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        log = self.log.relative_to(_ROOT) if self.log.is_relative_to(_ROOT) else self.log
+        return f"{said} (see {log})"
 
     def stop(self) -> None:
         """Ask with SIGTERM, then end the whole process group."""
@@ -144,10 +155,16 @@ def modelyard(
         yield server
 
 
-def load(server: Server, model: str) -> None:
-    """Load a model of a Modelyard server and wait until it is ready."""
-    if server.ask(f"/v2/repository/models/{model}/load", post=True, timeout_s=120.0) is None:
-        raise ServerError(f"loading {model} failed; see {server.log}")
+def load(server: Server, model: str, *, timeout_s: float = 120.0) -> None:
+    """Load a model of a Modelyard server and wait until it is ready. Raises ServerError with the server's reason."""
+    url = f"http://127.0.0.1:{server.port}/v2/repository/models/{model}/load"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="POST", data=b""), timeout=timeout_s):
+            pass
+    except urllib.error.HTTPError as error:
+        raise ServerError(_said(error.read()) or f"loading {model}: status {error.code}") from error
+    except OSError as error:
+        raise ServerError(f"the server is gone: {error}") from error
     server.wait_for(f"/v2/models/{model}/ready")
 
 
@@ -157,12 +174,22 @@ def unload(server: Server, model: str) -> None:
 
 
 @contextlib.contextmanager
-def llamacpp(weights: Path, *, lanes: int, kv_tokens: int, threads: int, logs: Path) -> Iterator[Server]:
-    """llama.cpp's own server on one GGUF file, ready."""
+def llamacpp(
+    weights: Path,
+    *,
+    lanes: int,
+    kv_tokens: int,
+    threads: int,
+    logs: Path,
+    python: Path = Path(sys.executable),
+    prompt_cache_mib: int = 0,
+) -> Iterator[Server]:
+    """llama.cpp's own server on one GGUF file, ready. `python` has the package `xllamacpp`. `prompt_cache_mib`: what it
+    may keep outside of its KV pool."""
     port = free_port()
     options = {"port": port, "lanes": lanes, "kv-tokens": kv_tokens, "threads": threads}
-    command = [sys.executable, "-m", "benchmarks.peer_llamacpp", str(weights)]
-    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    options["prompt-cache-mib"] = prompt_cache_mib
+    command = [str(python), "-m", "benchmarks.peer_llamacpp", str(weights), *_options(options)]
     with _running(Server(command, port=port, log=logs / "llamacpp.log")) as server:
         server.wait_for("/health")
         yield server
@@ -195,19 +222,67 @@ def vllm(
         "kv-cache-memory-bytes": 2**30,
         "generation-config": "vllm",
     }
-    command = [str(python), "-m", "vllm.entrypoints.openai.api_server"]
-    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    command = [str(python), "-m", "vllm.entrypoints.openai.api_server", *_options(options)]
     command += ["--enforce-eager", "--disable-log-stats", "--disable-uvicorn-access-log"]
     variables = {
-        "OMP_NUM_THREADS": str(threads),
+        **_waiting(threads),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "GOMP_SPINCOUNT": "1000",  # as our workers have it
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
     server = Server(command, port=port, log=logs / "vllm.log", environment=variables)
     with _running(server):
         server.wait_for("/health", timeout_s=300.0)
+        yield server
+
+
+@contextlib.contextmanager
+def llama_cpp_python(
+    python: Path, weights: Path, model: str, *, context_tokens: int, threads: int, logs: Path
+) -> Iterator[Server]:
+    """llama-cpp-python's packaged server on one GGUF file, ready. It answers one request at a time; here others wait,
+    where by default a new request breaks off the one before."""
+    port = free_port()
+    options = {
+        "model": weights,
+        "model_alias": model,
+        "host": "127.0.0.1",
+        "port": port,
+        "n_ctx": context_tokens,
+        "n_threads": threads,
+        "n_threads_batch": threads,
+        "logits_all": "false",
+        "verbose": "false",
+        "interrupt_requests": "false",
+    }
+    command = [str(python), "-m", "llama_cpp.server", *_options(options)]
+    server = Server(command, port=port, log=logs / "llama_cpp_python.log", environment=_waiting(threads))
+    with _running(server):
+        server.wait_for("/v1/models", timeout_s=120.0)
+        yield server
+
+
+@contextlib.contextmanager
+def transformers_serve(
+    python: Path, folder: Path, *, kv_blocks: int, block_tokens: int, threads: int, logs: Path
+) -> Iterator[Server]:
+    """`transformers serve` with continuous batching on one folder of weights, ready. The model's name is the folder."""
+    port = free_port()
+    options = {
+        "device": "cpu",
+        "dtype": "float32",
+        "cb-num-blocks": kv_blocks,  # on a processor it would take what memory there is
+        "cb-block-size": block_tokens,
+        "cb-max-batch-tokens": 512,
+        "host": "127.0.0.1",
+        "port": port,
+    }
+    command = [str(python.with_name("transformers")), "serve", str(folder), "--continuous-batching"]
+    variables = {**_waiting(threads), "HF_HUB_OFFLINE": "1"}
+    log = logs / "transformers_serve.log"
+    server = Server([*command, *_options(options)], port=port, log=log, environment=variables)
+    with _running(server):
+        server.wait_for("/health", timeout_s=180.0)
         yield server
 
 
@@ -225,12 +300,13 @@ def bare_front(*, logs: Path) -> Iterator[Server]:
 def tritonserver(repository: Path, model: str, *, grpc_port: int, logs: Path) -> Iterator[Server]:
     """A real tritonserver on a repository of its own kind; needs a checkout and `make test-triton`."""
     port = free_port()
-    command = [sys.executable, "-m", "tests.triton.tritonserver", str(repository), f"--tree={logs / 'tree'}"]
-    ports = [f"--http-port={port}", f"--grpc-port={grpc_port}", f"--metrics-port={free_port()}"]
-    shutil.rmtree(logs / "tree", ignore_errors=True)
-    with _running(Server([*command, *ports], port=port, log=logs / "tritonserver.log")) as server:
-        server.wait_for(f"/v2/models/{model}/ready")
-        yield server
+    command = [sys.executable, "-m", "tests.triton.tritonserver", str(repository)]
+    command += [f"--http-port={port}", f"--grpc-port={grpc_port}", f"--metrics-port={free_port()}"]
+    with tempfile.TemporaryDirectory(prefix="tritonserver-") as folder:
+        command.append(f"--tree={Path(folder) / 'tree'}")
+        with _running(Server(command, port=port, log=logs / "tritonserver.log")) as server:
+            server.wait_for(f"/v2/models/{model}/ready")
+            yield server
 
 
 @contextlib.contextmanager
@@ -251,9 +327,31 @@ def _running(server: Server) -> Iterator[Server]:
         server.stop()
 
 
+def _said(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"]).rstrip("; ")
+    except (ValueError, KeyError, TypeError):
+        return body.decode("utf-8", "replace")
+
+
+def _options(values: Mapping[str, object]) -> list[str]:
+    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+
+
+def _waiting(threads: int) -> dict[str, str]:
+    """How the threads of a peer's engine wait for one another: as those of our workers do."""
+    return {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "1000"}
+
+
 def free_port() -> int:
     """A port of loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def end_in_order(number: int, frame: object) -> None:
+    """Unwind, so that the servers, which live in process groups of their own, are stopped and not left behind."""
+    signal.signal(number, signal.SIG_IGN)  # a second signal must not break off the stopping
+    sys.exit(128 + number)

@@ -25,6 +25,7 @@ from benchmarks.bench import Bench
 from benchmarks.figures import Figure, table
 from benchmarks.models import Settings, prepare
 from benchmarks.scenarios import SCENARIOS, Scenario
+from benchmarks.servers import end_in_order
 
 _HERE = Path(__file__).parent
 _PACKAGES = ("modelyard", "llama-cpp-python", "xllamacpp", "hypercorn", "uvloop", "msgspec", "numpy")
@@ -48,7 +49,7 @@ async def run(scenarios: Mapping[str, Scenario], bench: Bench) -> list[Figure]:
             found = await scenario(bench)
         except Exception as error:
             traceback.print_exc()
-            found = [Figure(name=name, notes=[_reason(error)])]
+            found = [Figure(name=name, notes=[reason(error)])]
         figures += found
         print(table(found), file=sys.stderr, flush=True)
     return figures
@@ -91,7 +92,7 @@ def main() -> int:
         scale=1 if options.quick else 3,
     )
     started = datetime.now(UTC)
-    signal.signal(signal.SIGTERM, _end_in_order)
+    signal.signal(signal.SIGTERM, end_in_order)
     figures = asyncio.run(run({name: SCENARIOS[name] for name in names}, bench))
     report = Report(started=started, facts=facts(bench), figures=figures)
     keep(report, results=_HERE / "results")
@@ -137,13 +138,8 @@ def _client_cpu(figures: Sequence[Figure]) -> str:
     return f"{cpu_s:.2f} s in {wall_s:.1f} s ({share:.1%} of a core), {each:.0f} us a token"
 
 
-def _end_in_order(number: int, frame: object) -> None:
-    """Unwind, so that the servers, which live in process groups of their own, are stopped and not left behind."""
-    signal.signal(number, signal.SIG_IGN)  # a second signal must not break off the stopping
-    sys.exit(128 + number)
-
-
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """What went wrong first, in a line."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}"

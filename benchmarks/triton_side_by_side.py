@@ -140,10 +140,8 @@ def render(figures: Sequence[Figure], *, engine_s: float) -> str:
     return "\n".join([*lines, "", table(figures)])
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.triton_side_by_side", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short repeat of everything")
-    size = QUICK if parser.parse_args().quick else Size()
+async def compare_servers(size: Size) -> tuple[list[Figure], float]:
+    """Start both servers and measure them; the figures, and how long the steps of our engine took in all."""
     with tempfile.TemporaryDirectory() as root:
         ours, peer = write_models(Path(root))
         logs, grpc_ports = Path(root) / "logs", (servers.free_port(), servers.free_port())
@@ -155,8 +153,15 @@ def main() -> int:
                 OURS: Ports(modelyard.port, grpc_ports[0]),
                 PEER: Ports(tritonserver.port, grpc_ports[1]),
             }
-            figures = asyncio.run(measure(ports, size))
-            engine_s = modelyard.metric("modelyard_step_seconds_sum")
+            figures = await measure(ports, size)
+            return figures, modelyard.metric("modelyard_step_seconds_sum")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.triton_side_by_side", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short repeat of everything")
+    size = QUICK if parser.parse_args().quick else Size()
+    figures, engine_s = asyncio.run(compare_servers(size))
     print(render(figures, engine_s=engine_s))
     return 0 if all(figure.is_met for figure in figures) else 1
 

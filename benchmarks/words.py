@@ -1,6 +1,7 @@
 """Words that are one token each in the benchmarks' random models, and the tokenizer that makes them so."""
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -9,6 +10,8 @@ _VOWELS = "aeio"
 _SPACE = "Ġ"  # how byte-level BPE writes a space
 _SYLLABLES = [c + v for c in _CONSONANTS for v in _VOWELS]
 _EOS = "<|endoftext|>"
+NUM_PARTS = 1 + 256 + len(_SYLLABLES)
+"""So many tokens, the first, end a text or are parts of words."""
 
 
 def words(count: int, /, *, seed: int, vocabulary: int) -> list[str]:
@@ -16,6 +19,17 @@ def words(count: int, /, *, seed: int, vocabulary: int) -> list[str]:
     choices = _word_tokens(vocabulary)
     picks = np.random.default_rng(seed).integers(len(choices), size=count)
     return [choices[pick].replace(_SPACE, " ") for pick in picks]
+
+
+def word_numbers(vocabulary: int) -> tuple[int, int]:
+    """The tokens that are words: the first of them, and the one after the last."""
+    return len(_base_tokens()), vocabulary
+
+
+def text_of(tokens: Iterable[int], *, vocabulary: int) -> str:
+    """The text of tokens that are words."""
+    first, choices = len(_base_tokens()), _word_tokens(vocabulary)
+    return "".join(choices[token - first].replace(_SPACE, " ") for token in tokens)
 
 
 def tokenizer_parts(vocabulary: int) -> tuple[list[str], list[str]]:

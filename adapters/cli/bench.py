@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from adapters.cli.bench_work import OutputTokens, PromptWords, Requests, Seed, WorkOptions, with_work
 from adapters.cli.inspection import fail
 from adapters.cli.state import StateDir, state_folder
 
@@ -26,28 +27,11 @@ MixName = Annotated[
     ),
 ]
 Clients = Annotated[int, typer.Option(help="Closed loop: so many requests at once.", min=1)]
-Rate = Annotated[
-    float | None, typer.Option(help="Open loop instead: requests a second, at Poisson times.", min=0.001)
-]
-Requests = Annotated[int | None, typer.Option(help="Requests in all; default five a client, or 30 s.", min=1)]
-PromptWords = Annotated[int | None, typer.Option(help="Words of a prompt; default the mix's.", min=1)]
-OutputTokens = Annotated[int | None, typer.Option(help="Tokens of an answer; default the mix's.", min=1)]
-Turns = Annotated[int | None, typer.Option(help="Turns of a conversation; default the mix's.", min=1)]
-Seed = Annotated[
-    int | None, typer.Option(help="The same seed is the same work; drawn and recorded if absent.")
-]
-WarmUp = Annotated[int, typer.Option(help="Requests that are sent before and not measured.", min=0)]
-IgnoreEos = Annotated[
-    bool, typer.Option(help="Ask for exactly the planned tokens; a server may refuse the field.")
-]
-SloTtft = Annotated[float | None, typer.Option("--slo-ttft", help="Goodput: seconds to the first token.")]
-SloTpot = Annotated[float | None, typer.Option("--slo-tpot", help="Goodput: seconds per output token.")]
-SloE2e = Annotated[float | None, typer.Option("--slo-e2e", help="Goodput: seconds to the end.")]
-Timeout = Annotated[float, typer.Option(help="Seconds after which a request counts as failed.", min=0.1)]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Where the result goes, as JSON.")]
 
 
 @bench.command("run")
+@with_work
 def run(
     url: Annotated[str, typer.Argument(help="Base URL, such as http://127.0.0.1:8080/v1.")],
     *,
@@ -55,97 +39,50 @@ def run(
     api_key: Annotated[str, typer.Option(envvar="OPENAI_API_KEY", help="Sent as the bearer token.")] = "",
     mix: MixName = "chat",
     clients: Clients = 8,
-    rate: Rate = None,
-    requests: Requests = None,
-    prompt_words: PromptWords = None,
-    output_tokens: OutputTokens = None,
-    turns: Turns = None,
-    seed: Seed = None,
-    warm_up: WarmUp = 4,
-    ignore_eos: IgnoreEos = True,
-    slo_ttft: SloTtft = None,
-    slo_tpot: SloTpot = None,
-    slo_e2e: SloE2e = None,
-    timeout: Timeout = 300.0,
+    work: WorkOptions,
     output: Output = None,
 ) -> None:
     """Measure one model of any OpenAI-compatible server. Exits 1 where requests failed."""
     from benchmarks.client import Endpoint
     from benchmarks.harness.discovery import DiscoveryError, find_model
-    from benchmarks.harness.run import Wanted, measure_run
-    from benchmarks.harness.work import Arrival, Slo
+    from benchmarks.harness.run import measure_run
 
-    wanted = Wanted(
-        mix=mix,
-        arrival=Arrival(clients=clients, rate=rate),
-        requests=requests,
-        prompt_words=prompt_words,
-        output_tokens=output_tokens,
-        turns=turns,
-        seed=seed,
-        warm_up=warm_up,
-        ignore_eos=ignore_eos,
-        slo=Slo(ttft_s=slo_ttft, tpot_s=slo_tpot, e2e_s=slo_e2e),
-        timeout_s=timeout,
-    )
     console = _console()
-    work = _planned(wanted)
+    planned = _planned(work.wanted(mix=mix, clients=clients))
     try:
         endpoint = Endpoint.at(url, model=model, api_key=api_key)
         found = find_model(endpoint)
     except (ValueError, DiscoveryError) as error:
         fail(str(error))
     done = measure_run(
-        found.endpoint, work, label=found.endpoint.model, url=url, console=console, facts=found.facts
+        found.endpoint, planned, label=found.endpoint.model, url=url, console=console, facts=found.facts
     )
     _finish([done], output=output)
 
 
 @bench.command("compare")
+@with_work
 def compare(
     repository: Annotated[Path, typer.Argument(help="A model repository.")],
     *,
     models: Annotated[str, typer.Option(help="Names, separated by commas; the first is the reference.")],
     mix: Annotated[str, typer.Option(help="Mixes, separated by commas; see `bench run`.")] = "chat",
     clients: Annotated[str, typer.Option(help="Closed loop: numbers of clients, separated by commas.")] = "8",
-    rate: Rate = None,
-    requests: Requests = None,
-    prompt_words: PromptWords = None,
-    output_tokens: OutputTokens = None,
-    turns: Turns = None,
-    seed: Seed = None,
-    warm_up: WarmUp = 4,
-    ignore_eos: IgnoreEos = True,
-    slo_ttft: SloTtft = None,
-    slo_tpot: SloTpot = None,
-    slo_e2e: SloE2e = None,
-    timeout: Timeout = 300.0,
+    work: WorkOptions,
     state_dir: StateDir = None,
     output: Output = None,
 ) -> None:
     """Start a server, load each model in turn, and give all of them the same work. Exits 1 where one failed."""
     import random
 
-    import msgspec
-
     from benchmarks.harness.compare import compare as compare_models
-    from benchmarks.harness.run import LARGEST_SEED, Wanted
-    from benchmarks.harness.work import Arrival, Slo
+    from benchmarks.harness.run import LARGEST_SEED
     from benchmarks.servers import ServerError
 
-    wanted = Wanted(
-        requests=requests,
-        prompt_words=prompt_words,
-        output_tokens=output_tokens,
-        turns=turns,
-        seed=random.randrange(LARGEST_SEED) if seed is None else seed,
-        warm_up=warm_up,
-        ignore_eos=ignore_eos,
-        slo=Slo(ttft_s=slo_ttft, tpot_s=slo_tpot, e2e_s=slo_e2e),
-        timeout_s=timeout,
-    )
+    if work.seed is None:
+        work = work._replace(seed=random.randrange(LARGEST_SEED))  # one for all
     works = [
-        _planned(msgspec.structs.replace(wanted, mix=name, arrival=Arrival(clients=count, rate=rate)))
+        _planned(work.wanted(mix=name, clients=count))
         for name in mix.split(",")
         for count in _numbers(clients)
     ]
@@ -180,6 +117,9 @@ def sweep(
     seed: Seed = None,
     state_dir: StateDir = None,
     output: Output = None,
+    fragment: Annotated[
+        Path | None, typer.Option(help="Where the quickest settings go, as a part of a config.yaml.")
+    ] = None,
 ) -> None:
     """Try settings of one model, and print the quickest as a fragment of config.yaml."""
     import os
@@ -217,7 +157,10 @@ def sweep(
         typer.echo("broken off; this is the best so far", err=True)
     if runs:
         _keep(runs, output=output)
-    typer.echo(f"\n# for {found.name}/config.yaml\n{sweeping.fragment(sweeping.best_of(choices))}", nl=False)
+    text = f"# for {found.name}/config.yaml\n{sweeping.fragment(sweeping.best_of(choices))}"
+    typer.echo(f"\n{text}", nl=False)
+    if fragment is not None:
+        fragment.write_text(text, "utf-8")
 
 
 @bench.command("diff")

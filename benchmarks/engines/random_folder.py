@@ -20,17 +20,32 @@ SHAPE_79M = Shape(layers=10, width=768, heads=12, kv_heads=4, ffn=2176, vocabula
 Floats = npt.NDArray[np.float32]
 
 
+def kept(state: Path) -> Path:
+    """The folder of 79 million parameters below the state folder, made once."""
+    folder = state / "made" / "random-79m"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        write(folder, SHAPE_79M)
+    return folder
+
+
 def write(folder: Path, shape: Shape, *, seed: int = 0) -> None:
     """Write config, tokenizer and float32 weights; the same shape and seed give the same bytes."""
     partial = folder.with_name(f"{folder.name}.part")
     partial.mkdir(parents=True, exist_ok=True)
     (partial / "config.json").write_text(json.dumps(_config(shape)))
-    (partial / "tokenizer.json").write_text(json.dumps(tokenizer_json(shape)))
-    (partial / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"})
-    )
+    write_tokenizer(partial, shape)
     save_file(_weights(shape, seed), partial / "model.safetensors", metadata={"format": "pt"})
     partial.rename(folder)
+
+
+def write_tokenizer(folder: Path, shape: Shape) -> None:
+    """Write the tokenizer alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer_json(shape)))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"})
+    )
 
 
 def _config(shape: Shape) -> dict[str, Any]:

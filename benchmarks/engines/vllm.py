@@ -1,22 +1,19 @@
 """vLLM through Modelyard beside vLLM's own OpenAI server, with the same settings, at 8 and at 32 clients."""
 
 from collections.abc import Callable
+from functools import partial
 
 from benchmarks import servers
-from benchmarks.bench import Run, in_turns
-from benchmarks.client import run_load
-from benchmarks.engines import random_folder
-from benchmarks.engines.bench import DEMO_FOLDER, EngineBench
+from benchmarks.bench import in_turns
+from benchmarks.engines.bench import DEMO_FOLDER, EngineBench, Work, served
 from benchmarks.figures import Figure, Target, compare
-from benchmarks.measure import Summary, summarise
+from benchmarks.measure import Summary
 from benchmarks.servers import Server
-from benchmarks.workload import Load, distinct
 
 OURS, PEER = "Modelyard", "vLLM's server"
 CLIENTS = (8, 32)
 LANES = 32
-TOKENS = 64
-PROMPT_WORDS = 32
+WORK = Work(tokens=64, prompt_words=32, spread=0.25)
 CONTEXT_TOKENS = 1024
 BLOCK_TOKENS = 128
 KV_TOKENS = 128 * BLOCK_TOKENS
@@ -30,11 +27,7 @@ CONFIG = {
 
 async def measure(bench: EngineBench) -> list[Figure]:
     """Tokens/s and time to first token of the demo model and of a random one of 79 million parameters."""
-    middle = bench.state / "made" / "random-79m"
-    if not middle.is_dir():
-        middle.parent.mkdir(parents=True, exist_ok=True)
-        random_folder.write(middle, random_folder.SHAPE_79M)
-    folders = {"demo": DEMO_FOLDER, "random-79m": middle}
+    folders = {"demo": DEMO_FOLDER, "random-79m": bench.random_79m()}
     repository = bench.repository("vllm", {name: (folder, CONFIG) for name, folder in folders.items()})
     figures: list[Figure] = []
     for name, folder in folders.items():
@@ -59,23 +52,8 @@ async def measure(bench: EngineBench) -> list[Figure]:
 async def _measure_load(
     bench: EngineBench, running: dict[str, Server], name: str, clients: int
 ) -> list[Figure]:
-    def load(repeat: int) -> Load:
-        requests = distinct(
-            clients * bench.scale,
-            prompt_words=PROMPT_WORDS,
-            max_tokens=TOKENS,
-            seed=7000 + 100 * repeat + clients,  # both keep the prefixes that they have seen
-            vocabulary=random_folder.SHAPE_79M.vocabulary,
-        )
-        return Load(clients=clients, requests=requests)
-
-    def run_of(server: Server) -> Run:
-        async def run(repeat: int) -> Summary:
-            return summarise(await run_load(server.endpoint(name), load(repeat)))
-
-        return run
-
-    runs = {system: run_of(server) for system, server in running.items()}
+    load = partial(WORK.load, clients=clients, requests=clients * bench.scale)
+    runs = {system: served(server, name, load) for system, server in running.items()}
     for run in runs.values():
         await run(99)  # warm
     samples = await in_turns(runs, bench.repeats)

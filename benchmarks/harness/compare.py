@@ -1,10 +1,7 @@
 """`modelyard bench compare`: starts one server, loads each model in turn and gives all of them the same work."""
 
-import json
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +15,7 @@ from benchmarks.harness.discovery import DiscoveryError, find_model
 from benchmarks.harness.machine import watch_memory
 from benchmarks.harness.mixes import MIXES, sessions
 from benchmarks.harness.result import Run
-from benchmarks.harness.run import Work, ask_outputs, measure_run
+from benchmarks.harness.run import Work, ask, measure_run
 from benchmarks.servers import Server, ServerError
 
 LOAD_TIMEOUT_S = 1800.0
@@ -48,14 +45,15 @@ def compare(
                 repository.resolve(), [], logs=logs, state_dir=state_dir, flags=flags
             ) as server:
                 for model in models:
-                    yield from _one(server, model, works, console=console, checked=checked)
+                    config = _config(repository, model)
+                    yield from _one(server, model, works, config=config, console=console, checked=checked)
         except ServerError as error:
             said = (logs / "modelyard.log").read_text("utf-8", "replace").splitlines()
             raise ServerError(said[-1].removeprefix("modelyard: ") if said else str(error)) from error
 
 
 def _one(
-    server: Server, model: str, works: Sequence[Work], *, console: Console, checked: int
+    server: Server, model: str, works: Sequence[Work], *, config: str, console: Console, checked: int
 ) -> Iterator[Run]:
     url = f"http://127.0.0.1:{server.port}/v1"
     endpoint = Endpoint.at(url, model=model)
@@ -76,6 +74,8 @@ def _one(
                 )
             return
         facts, outputs = _about(endpoint, works, checked)
+        if config:
+            facts = {**facts, "config": config}
         for work in works:
             run = measure_run(
                 endpoint,
@@ -103,7 +103,16 @@ def _about(endpoint: Endpoint, works: Sequence[Work], checked: int) -> tuple[dic
         return facts, []
     chat = MIXES["chat"]
     asked = sessions(chat, chat.sizes, seed=0, count=checked, ignore_eos=False)
-    return facts, ask_outputs(endpoint, asked, timeout_s=works[0].plan.timeout_s)
+    answers = ask(endpoint, asked, timeout_s=works[0].plan.timeout_s)
+    # Answers that failed alike would count as equal.
+    return facts, [] if any(one.error for one in answers) else [one.text for one in answers]
+
+
+def _config(repository: Path, model: str) -> str:
+    """The text of the model's configuration, as it was when it was measured; empty where it has none."""
+    name = model.partition(":")[0]
+    places = (repository / name / "config.yaml", repository / f"{name}.yaml")
+    return next((path.read_text("utf-8", "replace") for path in places if path.is_file()), "")
 
 
 def agreement(runs: Sequence[Run]) -> dict[str, str]:
@@ -121,17 +130,8 @@ def agreement(runs: Sequence[Run]) -> dict[str, str]:
 
 def _load(server: Server, model: str) -> str:
     """Why the model cannot be loaded; empty where it was."""
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{server.port}/v2/repository/models/{model}/load", method="POST", data=b""
-    )
     try:
-        with urllib.request.urlopen(request, timeout=LOAD_TIMEOUT_S):
-            return ""
-    except urllib.error.HTTPError as error:
-        body = error.read()
-        try:
-            return str(json.loads(body)["error"])
-        except (ValueError, KeyError, TypeError):
-            return body.decode("utf-8", "replace") or f"status {error.code}"
-    except OSError as error:
-        return f"the server is gone: {error}"
+        servers.load(server, model, timeout_s=LOAD_TIMEOUT_S)
+    except ServerError as error:
+        return str(error)
+    return ""

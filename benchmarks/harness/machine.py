@@ -25,7 +25,9 @@ def machine_facts() -> dict[str, str]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "modelyard": _version("modelyard"),
-        "revision": _command("git", "describe", "--always", "--dirty", "--abbrev=10"),
+        "revision": _command(
+            *("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=10")
+        ),
         "load before": " ".join(f"{load:.1f}" for load in os.getloadavg()),
     }
     return {name: value for name, value in found.items() if value}

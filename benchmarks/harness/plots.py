@@ -127,3 +127,94 @@ def _line(series: Series, place: int, x_axis: _Axis, y_axis: _Axis) -> list[str]
 
 def _stroke(place: int) -> tuple[str, str]:
     return COLOURS[place % len(COLOURS)], _DASHES[place // len(COLOURS) % len(_DASHES)]
+
+
+class Ratio(msgspec.Struct, frozen=True):
+    """A ratio and its interval; the same numbers where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+
+class RatioRow(msgspec.Struct, frozen=True):
+    """A line of `ratio_plot`: its label, and a ratio for each name, None where there is none."""
+
+    label: str
+    ratios: Sequence[Ratio | None]
+
+
+_ROW, _LABELS, _HEAD, _FOOT = 34, 270, 62, 44
+_LOOKS = """
+.page{fill:#ffffff;stroke:#d0d7de}text{fill:#1f2328;font:13px system-ui,sans-serif}
+.grid{stroke:#d8dee4}.even{stroke:#1f2328;stroke-dasharray:4 3}.title{font-weight:600}
+.s0{stroke:#2563eb;fill:#2563eb}.s1{stroke:#d97706;fill:#d97706}
+@media (prefers-color-scheme:dark){.page{fill:#0d1117;stroke:#30363d}text{fill:#e6edf3}.grid{stroke:#262c36}
+.even{stroke:#e6edf3}.s0{stroke:#60a5fa;fill:#60a5fa}.s1{stroke:#fbbf24;fill:#fbbf24}}
+"""
+"""A picture brings its own ground, so that it can be read on a page of either kind."""
+
+
+def ratio_plot(rows: Sequence[RatioRow], *, names: Sequence[str], title: str) -> str:
+    """A whole SVG file: a row each, a mark and its interval for each of at most two names, on a logarithmic axis with a
+    line where both are even. Marks right of it are better. Empty where there is nothing to draw."""
+    found = [one for row in rows for one in row.ratios if one is not None and one.value > 0]
+    if not found:
+        return ""
+    ticks = _ratio_ticks(min(1.0, *(one.low for one in found)), max(1.0, *(one.high for one in found)))
+    axis = _Axis(ticks[0], ticks[-1], ticks, is_log=True)
+    width, height = 820, _HEAD + _ROW * len(rows) + _FOOT
+
+    def x(value: float) -> float:
+        return _LABELS + (width - _LABELS - 30) * axis.share(value)
+
+    bottom = height - _FOOT
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(title)}"><style>{_LOOKS}</style>',
+        f'<rect class="page" x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="6"/>',
+        f'<text class="title" x="16" y="26">{escape(title)}</text>',
+    ]
+    for place, name in enumerate(names):
+        at = _LABELS + 40 + 130 * place
+        parts.append(_mark(place, at, 44) + f'<text x="{at + 12}" y="48">{escape(name)}</text>')
+    for tick in ticks:
+        kind = "even" if tick == 1 else "grid"
+        parts.append(
+            f'<line class="{kind}" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{_HEAD}" y2="{bottom}"/>'
+            f'<text x="{x(tick):.1f}" y="{bottom + 18}" text-anchor="middle">{tick:g}x</text>'
+        )
+    for number, row in enumerate(rows):
+        middle = _HEAD + _ROW * (number + 0.5)
+        parts.append(
+            f'<text x="{_LABELS - 14}" y="{middle + 4}" text-anchor="end">{escape(row.label)}</text>'
+        )
+        for place, one in enumerate(row.ratios):
+            if one is None or one.value <= 0:
+                continue
+            y = middle + (-6 if place == 0 else 6)
+            parts.append(
+                f'<g><title>{escape(names[place])}: {one.value:.3g}</title><line class="s{place}" stroke-width="2" '
+                f'x1="{x(one.low):.1f}" x2="{x(one.high):.1f}" y1="{y}" y2="{y}"/>{_mark(place, x(one.value), y)}</g>'
+            )
+    parts.append(f'<text x="{_LABELS}" y="{height - 8}">right of 1x: Modelyard is better</text></svg>\n')
+    return "".join(parts)
+
+
+def _mark(place: int, x: float, y: float) -> str:
+    if place == 0:
+        return f'<circle class="s0" cx="{x:.1f}" cy="{y}" r="4.5"/>'
+    return f'<rect class="s1" x="{x - 4:.1f}" y="{y - 4}" width="8" height="8"/>'
+
+
+def _ratio_ticks(low: float, high: float) -> tuple[float, ...]:
+    """Round numbers from below `low` to above `high`, with 1 among them."""
+    near = (0.1, 0.2, 0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+    far = tuple(times * 10.0**power for power in range(1, 6) for times in (2, 5, 10))
+    steps = (*(1 / one for one in reversed(far)), *near, *far)
+    first = max((one for one in steps if one <= low), default=steps[0])
+    last = min((one for one in steps if one >= high and one > 1), default=steps[-1])
+    within = [one for one in steps if first <= one <= last]
+    if len(within) > 9:
+        within = [one for one in within if one in (first, last) or one not in (0.8, 1.25, 1.5, 3.0)]
+    return tuple(within)

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.harness.compare import agreement
 from benchmarks.harness.measures import FORMULAS, PICKS, Measures
 from benchmarks.harness.plots import Series, legend, line_plot
-from benchmarks.harness.result import Result, Run
+from benchmarks.harness.result import REPEAT, Result, Run
 from benchmarks.harness.tables import interval, seconds
 
 POINTS = 120
@@ -58,7 +58,7 @@ def render(results: Sequence[Result]) -> str:
         results=results,
         columns=[column.name for column in columns],
         groups=[(work, _rows([run for run in runs if run.work == work], columns)) for work in works],
-        curves=_curves(measured),
+        curves=_curves(measured) + _settings_curves(measured),
         distributions=[(work, _distributions([r for r in measured if r.work == work])) for work in works],
         agreement=agreement(runs),
         failures=[run for run in runs if run.failure],
@@ -162,6 +162,25 @@ def _curves(runs: Sequence[Run]) -> list[Plot]:
             made = (_curve(own, c, kind=kind, title=f"{mix}: {c.name}", unit=unit) for c in COLUMNS[:6])
             plots += [plot for plot in made if plot.svg]
     return plots
+
+
+def _settings_curves(runs: Sequence[Run]) -> list[Plot]:
+    """Throughput over each number that a sweep tried; the key is the last of a run's settings."""
+    tried: dict[str, list[tuple[float, float]]] = {}
+    for run in runs:
+        key, value = next(reversed(run.settings.items()), ("", None))
+        speed = _output(run)
+        if key and key != REPEAT and speed is not None and isinstance(value, int | float):
+            tried.setdefault(key, []).append((float(value), speed))
+    return [
+        Plot(
+            f"tokens/s out by {key}",
+            line_plot([Series(key, sorted(points), has_marks=True)], x_label=key, y_label="tokens/s"),
+            legend([key]),
+        )
+        for key, points in tried.items()
+        if len(points) > 1
+    ]
 
 
 def _curve(runs: Sequence[Run], column: Column, *, kind: str, title: str, unit: str) -> Plot:

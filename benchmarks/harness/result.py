@@ -16,6 +16,10 @@ SCHEMA = 1
 """Counts incompatible changes of this form."""
 
 
+REPEAT = "repeat"
+"""The key of a run's `settings` that tells repeats of the same work apart."""
+
+
 class ResultError(Exception):
     """A result file cannot be used; the message says why and what to do."""
 

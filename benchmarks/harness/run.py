@@ -122,17 +122,15 @@ def measure_run(
     )
 
 
-def ask_outputs(endpoint: Endpoint, texts: Sequence[Session], *, timeout_s: float) -> list[str]:
-    """The greedy answers to a few sessions, one after another."""
-    said: list[str] = []
+def ask(endpoint: Endpoint, asked: Sequence[Session], *, timeout_s: float) -> list[Record]:
+    """A few sessions one after another, with what was said."""
+    said: list[Record] = []
 
-    async def ask() -> None:
-        driver = Driver(
-            endpoint, on_record=lambda done: said.append(done.text), timeout_s=timeout_s, keep_text=True
-        )
-        await driver.run(texts, Arrival(clients=1), seed=0)
+    async def drive() -> None:
+        driver = Driver(endpoint, on_record=said.append, timeout_s=timeout_s, keep_text=True)
+        await driver.run(asked, Arrival(clients=1), seed=0)
 
-    _run(ask)
+    _run(drive)
     return said
 
 

@@ -68,6 +68,7 @@ def usual_settings(model: Model, *, cores: int) -> dict[str, list[Any]]:
     threads = sorted({1, max(1, cores // 2), cores})
     found: dict[str, list[Any]] = {
         "threads": list(threads),
+        "wait_policy": ["active", "passive"],
         "scheduler.max_batch_tokens": [256, 512, 1024],
         "scheduler.max_lanes": [4, 8, 16, 32],
     }

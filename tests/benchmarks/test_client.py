@@ -3,6 +3,8 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 
+import pytest
+
 from benchmarks.client import Endpoint, drive, run_load, stream
 from benchmarks.measure import Record
 from benchmarks.workload import Load, Request
@@ -116,6 +118,36 @@ async def test_a_cut_stream_is_the_record_s_error():
         writer.write(HEAD + event({"choices": [{"text": "x"}]}))
 
     assert (await one(cut)).error == "RequestError: connection closed inside a response"
+
+
+async def test_a_stream_that_ends_without_done_is_whole_where_it_said_why_it_ended():
+    async def end(body: dict[str, object], writer: asyncio.StreamWriter) -> None:
+        last = usage(3) | {"choices": [{"text": "x", "finish_reason": "length"}]}
+        writer.write(HEAD + event(last) + b"0\r\n\r\n")
+
+    async def stop(body: dict[str, object], writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + event({"choices": [{"text": "x"}]}) + event(usage(3)) + b"0\r\n\r\n")
+
+    assert (await one(end)).error is None
+    assert (await one(stop)).error == "RequestError: status 200: "
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [("length", None), ("stop", "the stream carried no usage"), (None, "the stream carried no usage")],
+)
+async def test_tokens_that_nobody_counts_are_as_many_as_asked_for_where_the_length_ended_it(
+    reason: str | None, error: str | None
+):
+    async def uncounted(body: dict[str, object], writer: asyncio.StreamWriter) -> None:
+        last = {"choices": [{"text": "", "finish_reason": reason}]}
+        writer.write(
+            HEAD + event({"choices": [{"text": "x"}]}) + event(last) + event(b"[DONE]") + b"0\r\n\r\n"
+        )
+
+    record = await one(uncounted)
+    assert record.error == error
+    assert record.completion_tokens == (3 if error is None else 0)
 
 
 async def test_fewer_tokens_than_asked_for_is_an_error():

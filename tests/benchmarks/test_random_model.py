@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.bare_loop import BareEngine, BareSettings, EngineError
 from benchmarks.random_model import SHAPES, write
-from benchmarks.words import words
+from benchmarks.words import NUM_PARTS, words
 from benchmarks.workload import Load, Request, distinct
 
 VOCABULARY = SHAPES["tiny"].vocabulary
@@ -54,9 +54,9 @@ def test_decoding_gives_finite_logits_and_never_a_token_without_text(engine: Bar
     logits = engine.logits(49)
     assert logits.shape == (VOCABULARY,)
     assert np.isfinite(logits).all()
-    # Token 0 ends a text (its bias is the sampler's, not the logits'), the next 256 are single bytes.
-    assert (logits[:257] == 0).all()
-    assert logits[257:].max() > 0.5
+    # Token 0 ends a text (its bias is the sampler's, not the logits'), then come single bytes and syllables.
+    assert (logits[:NUM_PARTS] == 0).all()
+    assert logits[NUM_PARTS:].max() > 0.5
 
 
 def test_the_bare_loop_does_all_of_the_work(engine: BareEngine):

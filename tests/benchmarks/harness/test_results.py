@@ -141,3 +141,15 @@ def test_runs_of_several_results_are_told_apart() -> None:
     later = msgspec.structs.replace(result(run()), started=WHEN.replace(hour=15))
     page = render([result(run()), later])
     assert "orca (11-23 12:00:00)" in page and "orca (11-23 15:00:00)" in page
+
+
+def test_a_sweep_is_drawn_over_the_numbers_that_it_tried() -> None:
+    tried = [("threads", 1), ("threads", 2), ("wait_policy", "active"), ("wait_policy", "passive")]
+    runs = [run(f"{key}={value}", settings={"threads": 2, key: value}) for key, value in tried]
+    page = render([result(*runs)])
+    assert "tokens/s out by threads" in page
+    assert "tokens/s out by wait_policy" not in page  # words are no axis
+
+
+def test_repeats_are_no_sweep() -> None:
+    assert "tokens/s out by" not in render([result(*(run(settings={"repeat": n}) for n in range(3)))])
