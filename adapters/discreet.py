@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -68,6 +69,9 @@ class DiscreetRunner:
         with self._discreet("a name"):
             return self._runner.resolve_name(model, bearer=bearer)
 
+    def request_defaults(self, model: str) -> Mapping[str, Any]:
+        return self._runner.request_defaults(model)
+
     def index(self) -> tuple[ModelStatus, ...]:
         return tuple(map(self._status, self._runner.index()))
 
@@ -121,7 +125,10 @@ class DiscreetRunner:
             message = "" if self._is_opaque else self._cut(error.message)  # without one it is the class's own
             if message == error.message:
                 raise
-            raise type(error)(message, **{name: getattr(error, name) for name in error.fields}) from None
+            fields = {name: getattr(error, name) for name in error.fields}
+            if self._is_opaque:
+                fields.pop("hint", None)
+            raise type(error)(message, **fields) from None
 
     def _cut(self, text: str) -> str:
         for folder in self._folders:

@@ -128,6 +128,8 @@ async def _serve(settings: ServeSettings, sock: socket.socket, levels: LevelSwit
                 urls.append(_url(settings.host, grpc_server.port, scheme="grpc"))
                 tasks.create_task(grpc_server.serve(stop=signals.stop, grace_s=grace_s))
             _announce(urls, settings, runner.index())
+            if settings.log_format != "json":
+                await asyncio.to_thread(_show_models, urls[0], settings, runner.index())
             await signals.stop.wait()
             logger.info("stopping; running requests have %g s to finish", settings.runner.drain_s)
 
@@ -176,14 +178,28 @@ def _announce(urls: Sequence[str], settings: ServeSettings, models: tuple[ModelS
     lines = [
         f"Modelyard {settings.app.version} serves {settings.runner.repository} at {' and '.join(urls)} - {found}"
     ]
+    _print(sys.stdout.write, *lines)
+
+
+def _show_models(url: str, settings: ServeSettings, models: tuple[ModelStatus, ...]) -> None:
+    """The table of what is served and what is not, and a command to try."""
+    from adapters.cli import overview
+
     usable = next((model.name for model in models if model.ready), None)
+    if 0 < len(models) <= overview.MOST_VIEWED:
+        try:
+            served = overview.print_start(settings.runner.repository, settings.runner.state_dir)
+        except Exception:  # a boundary: the server serves, whatever is wrong with a table
+            logger.exception("the models cannot be shown")
+        else:
+            usable = next((model.name for model in models if model.ready and model.name in served), None)
     if usable is not None:
         asked = {"model": usable, "messages": [{"role": "user", "content": "Hello"}]}
         question = msgspec.json.encode(asked).decode()
-        lines.append(
-            f"Try: curl {urls[0]}/v1/chat/completions -H 'Content-Type: application/json' -d '{question}'"
+        _print(
+            sys.stdout.write,
+            f"Try: curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{question}'",
         )
-    _print(sys.stdout.write, *lines)
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:

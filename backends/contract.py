@@ -47,6 +47,10 @@ class PlainClaims(msgspec.Struct, frozen=True, kw_only=True):
         return int(is_open and config.get("backend") in self.names)
 
 
+OVERHEAD_BYTES = 160 * 2**20
+"""What a worker of a lean engine takes besides weights and KV."""
+
+
 class BackendSpec(msgspec.Struct, frozen=True, kw_only=True):
     """How a plugin introduces itself.
 
@@ -54,7 +58,9 @@ class BackendSpec(msgspec.Struct, frozen=True, kw_only=True):
     configuration keys that belong to this backend. `claims(facts, config)` says how well the backend suits
     the weights: 0 not at all, higher is better; the highest score of a family wins. `families` names other backends
     whose models this one may claim: with `backend: transformers`, the plugin of that name and all that name it in
-    `families` are asked. `probe` is "module:function" giving a `Probe`, called only where the engine may be installed.
+    `families` are asked. A worker of it takes `overhead_bytes` of main memory besides weights and KV: interpreter,
+    libraries, compute buffers. `probe` is "module:function" giving a `Probe`, called only where the engine may be
+    installed.
     """
 
     name: str
@@ -64,6 +70,7 @@ class BackendSpec(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
     options: dict[str, Any] = {}
+    overhead_bytes: int = OVERHEAD_BYTES
     probe: str = ""
     summary: str = ""
 
@@ -115,6 +122,21 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
     embeddings: bool = False
 
 
+class PromptCache(msgspec.Struct, frozen=True, kw_only=True):
+    """That states of prompts are to be kept in `folder`, from one run to the next, in at most `most_bytes`.
+
+    `stamp` stands for all that a state depends on besides adapter and tokens, weights and engine included: what was
+    kept under another one is never restored. `whole_texts`: answers too. `is_read_only`: what is there is used, and
+    nothing is written.
+    """
+
+    folder: str
+    stamp: str
+    most_bytes: int
+    whole_texts: bool = False
+    is_read_only: bool = False
+
+
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What is known once the weights are loaded.
 
@@ -123,7 +145,8 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     `eos_ids` are all tokens that end a generation; `chat_stops` are texts that do so in a chat by `chat_template`.
     `special_tokens` are texts that the tokenizer turns into control tokens when asked to parse them.
     `embedding_tokens` is the longest text that it makes a vector of, 0 where the context is the limit. `generates` is
-    False for a model that makes vectors only.
+    False for a model that makes vectors only. `adapters` are the names that requests may ask for; `mixed_adapters`: one
+    step computes rows of several.
 
     A `text_only` engine has its tokenizer elsewhere: prompts go to it as text, and text comes back. Its `vocabulary`
     is 0, and `context_tokens` too where it does not know.
@@ -147,6 +170,8 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     shares_kv: bool = True
     draftable: bool = False
     mixed_adapters: bool = False
+    adapters: tuple[str, ...] = ()
+    prompt_cache: PromptCache | None = None
     text_only: bool = False
     capabilities: frozenset[str] = frozenset()
     engine: str = ""
@@ -210,7 +235,7 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def num_tokens(self) -> int:
-        return sum(len(row.tokens) for row in self.rows)
+        return sum([len(row.tokens) for row in self.rows])
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):

@@ -104,6 +104,7 @@ class Sampler:
         self._sampling = sampling
         self._vocabulary = vocabulary
         self._tokens = list(history)
+        self._num_prompt = len(self._tokens)
         self._drawn: Counter[int] = Counter()
         self._random = np.random.default_rng(None if sampling.seed is None else sampling.seed % 2**64)
         self._bias_ids = np.fromiter(sampling.logit_bias.keys(), np.intp, len(sampling.logit_bias))
@@ -121,7 +122,7 @@ class Sampler:
 
     @property
     def num_drawn(self) -> int:
-        return self._drawn.total()
+        return len(self._tokens) - self._num_prompt
 
     def draw(self, logits: NDArray[np.floating[Any]], *, mask: bytes | None = None) -> int:
         """One token from `logits` (vocabulary floats, left as they are), counted as accepted.

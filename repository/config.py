@@ -18,6 +18,8 @@ TokenId = Annotated[str, Meta(pattern="^[0-9]+$")]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 Ordinal = Annotated[str, Meta(pattern="^[1-9][0-9]{0,17}$")]  # a key that is a number from 1 on
 TimeoutAction = Literal["reject", "delay"]
+WaitPolicy = Literal["active", "passive"]
+Sha256 = Annotated[str, Meta(pattern="^([0-9a-fA-F]{64})?$")]
 
 ToolFormat = Literal[
     "none",
@@ -34,6 +36,9 @@ ToolFormat = Literal[
 ]
 
 
+_SHAPE = ("n", "logprobs", "top_logprobs", "echo")
+
+
 class Parameters(Struct, frozen=True, forbid_unknown_fields=True):
     """The weights, and the defaults for requests; None: not set here."""
 
@@ -47,17 +52,29 @@ class Parameters(Struct, frozen=True, forbid_unknown_fields=True):
     min_tokens: Index | None = None
     seed: Annotated[int, Meta(ge=-1)] | None = None
     repeat_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
+    repeat_last_n: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     stop: Texts = ()
     stop_token_ids: tuple[Index, ...] = ()
     ignore_eos: bool | None = None
     logit_bias: dict[TokenId, Bias] = {}
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    logprobs: bool | Annotated[int, Meta(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    echo: bool | None = None
 
     def sampling(self) -> dict[str, Any]:
         """The request defaults that are set, by name."""
-        values = {field: getattr(self, field) for field in self.__struct_fields__ if field != "model"}
+        values = {
+            field: getattr(self, field) for field in self.__struct_fields__ if field not in ("model", *_SHAPE)
+        }
         return {field: value for field, value in values.items() if value not in (None, (), {})}
+
+    def shape(self) -> dict[str, Any]:
+        """Those of them that are set and ask for another shape of answer, and `max_tokens`."""
+        values = {field: getattr(self, field) for field in (*_SHAPE, "max_tokens")}
+        return {field: value for field, value in values.items() if value is not None}
 
 
 class Reasoning(Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,7 +86,9 @@ class Reasoning(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Template(Struct, frozen=True, forbid_unknown_fields=True):
-    """Prompt templates as text; `use_tokenizer_template` asks for the one that came with the weights.
+    """Prompt templates in Jinja2; `use_tokenizer_template` asks for the one that came with the weights.
+    `join_chat_messages_by_character` stands between messages, a line break where it is None; `reply_prefix` begins
+    every answer.
 
     `tool_format` and `reasoning` say how the model marks tool calls and reasoning; by default its chat template and
     vocabulary tell.
@@ -81,6 +100,8 @@ class Template(Struct, frozen=True, forbid_unknown_fields=True):
     completion: Text | None = None
     edit: Text | None = None
     function: Text | None = None
+    join_chat_messages_by_character: str | None = None
+    reply_prefix: Text | None = None
     tool_format: ToolFormat | None = None
     reasoning: Reasoning | None = None
 
@@ -132,7 +153,8 @@ class QueuePolicy(Struct, frozen=True, forbid_unknown_fields=True):
 class SchedulerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Limits of the step scheduler and of its queues, one per priority level, of which 1 is the highest. `kv_tokens`
     None: what memory allows; `offload_bytes` None: as much as the KV pool, if memory allows;
-    `default_priority_level` None: the middle one."""
+    `default_priority_level` None: the middle one; `retry_after_s` None: as long as a place in the queue takes to
+    become free."""
 
     max_lanes: Annotated[int, Meta(ge=1, le=255)] = 16
     cached_lanes: Annotated[int, Meta(ge=0, le=255)] = 16
@@ -147,6 +169,7 @@ class SchedulerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     request_timeout_s: Seconds | None = None
     priority_levels: Annotated[int, Meta(ge=1, le=100)] = 1
     default_priority_level: Count | None = None
+    retry_after_s: Seconds | None = None
     priority_queue_policy: dict[Ordinal, QueuePolicy] = {}
 
     def queue(self, level: int) -> QueuePolicy:
@@ -159,16 +182,56 @@ class SchedulerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
+class DownloadFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """A file to have before the load. `filename` is relative to the repository, where it is not fetched if it is there;
+    `uri` is `huggingface://owner/repo/file` or an http address."""
+
+    filename: Text
+    uri: Text
+    sha256: Sha256 | None = None
+
+
+class ArtifactSource(Struct, frozen=True, forbid_unknown_fields=True):
+    """A repository on a hub. `token_env`: the variable with the token for it."""
+
+    type: Text
+    repo: Text
+    revision: Text | None = None
+    token_env: Text | None = None
+    allow_patterns: Texts = ()
+    ignore_patterns: Texts = ()
+
+
+class Resolved(Struct, frozen=True, forbid_unknown_fields=True):
+    """The commit that an artifact was at; the rest is the business of who wrote it."""
+
+    revision: Annotated[str, Meta(pattern="^[0-9a-f]{40}$")]
+    endpoint: str | None = None
+    cache_key: str | None = None
+
+
+class Artifact(Struct, frozen=True, forbid_unknown_fields=True):
+    """The weights as a repository on a hub, narrowed by patterns, at the revision resolved if there is one."""
+
+    source: ArtifactSource
+    name: str | None = None
+    target: str | None = None
+    resolved: Resolved | None = None
+
+
 class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model's configuration. None: not set; whoever needs the value decides it."""
 
     name: Text | None = None
     description: str | None = None
+    usage: str | None = None
+    alias: Text | None = None
     aliases: Texts = ()
     backend: Text | None = None
     parameters: Parameters = Parameters()
     context_size: Count | None = None
     threads: Count | None = None
+    wait_policy: WaitPolicy | None = None
     f16: bool | None = None
     main_gpu: Index | Text | None = None
     gpu_layers: Annotated[int, Meta(ge=-1)] | None = None
@@ -176,7 +239,15 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     matryoshka: bool = False
     trust_remote_code: bool = False
     template: Template = Template()
+    roles: dict[str, str] = {}
+    system_prompt: str | None = None
+    chat_template_kwargs: dict[str, Any] = {}
     stopwords: Texts = ()
+    cutstrings: Texts = ()
+    extract_regex: Texts = ()
+    trimspace: tuple[str, ...] = ()
+    trimsuffix: tuple[str, ...] = ()
+    grammar: Text | None = None
     version_policy: Annotated[
         VersionPolicy, Meta(extra_json_schema={"minProperties": 1, "maxProperties": 1})
     ] = VersionPolicy(latest=Latest())
@@ -187,6 +258,9 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     preload: bool = False
     pinned: bool = False
     ttl_s: Seconds | None = None
+    concurrency_groups: Texts = ()
     warmup: Texts = ()
     disabled: bool = False
+    download_files: tuple[DownloadFile, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
     options: dict[str, Any] = {}  # the backend's own: every other top-level key of the file

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 from repository.checking import check
 from repository.document import Entry, Node
+from repository.localai.elsewhere import ELSEWHERE
+from repository.localai.translation import belongs
 from repository.problem import Problem, did_you_mean
 
 Schemas: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -19,14 +21,15 @@ def option_problems(
 ) -> list[Problem]:
     """What is wrong with options for one backend of `schemas`.
 
-    Keys that its schema does not name are refused unless it allows them expressly (`additionalProperties`).
+    Keys that its schema does not name are refused unless it allows them expressly (`additionalProperties`), or they
+    are of no effect there.
     `common` is the schema of the common keys, for hints.
     """
     schema = schemas[backend]
     known = schema.get("properties", {})
     problems: list[Problem] = []
     if not schema.get("additionalProperties"):
-        unknown = {key: entry for key, entry in options.items() if key not in known}
+        unknown = {key: each for key, each in options.items() if key not in known and key not in ELSEWHERE}
         problems = [
             _unknown(
                 entry, known, path=path, subject=f"for backend {backend}", schemas=schemas, common=common
@@ -47,7 +50,7 @@ def unknown_keys(
     """The options that none of the backends knows."""
     if any(schema.get("additionalProperties") for schema in schemas.values()):
         return []
-    known = {key for schema in schemas.values() for key in schema.get("properties", {})}
+    known = {key for schema in schemas.values() for key in schema.get("properties", {})} | ELSEWHERE.keys()
     unknown = [entry for key, entry in options.items() if key not in known]
     return [
         _unknown(entry, known, path=path, subject="for any backend", schemas=schemas, common=common)
@@ -73,5 +76,5 @@ def _unknown(
     elif key in common["properties"]["parameters"]["properties"]:
         hint = ' (it belongs under "parameters")'
     else:
-        hint = did_you_mean(key, [*known, *common["properties"]])
+        hint = belongs(key) or did_you_mean(key, [*known, *common["properties"]])
     return Problem(path, entry.key.line, entry.key.column, f'unknown key "{key}" {subject}{hint}')

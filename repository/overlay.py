@@ -7,7 +7,7 @@ Names come from whoever asks for a load: `overlay_problem` must have passed them
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
-from repository.entries import CONFIG
+from repository.builder import CONFIG
 from repository.snapshot import ModelEntry
 from repository.versions import parse_version_folder
 

@@ -23,7 +23,7 @@ def pick_weights(names: Sequence[str]) -> Pick:
     ggufs = [name for name in names if name.lower().endswith(".gguf")]
     heads = first_parts(ggufs)
     if len(heads) > 1:  # a multimodal projector lies beside the model that it belongs to
-        heads = [name for name in heads if not name.lower().startswith("mmproj")] or heads
+        heads = [name for name in heads if not is_projector(name)] or heads
     if len(heads) > 1:
         return Pick(None, f"several GGUF files ({_listed(heads)}); name one in parameters.model")
     tensors = [name for name in names if name.endswith(".safetensors")]
@@ -31,8 +31,7 @@ def pick_weights(names: Sequence[str]) -> Pick:
         return Pick(None, f"incomplete: {_listed(missing)} missing")
     if heads:
         return Pick(heads[0])
-    torch = [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]
-    if _OPENVINO in names or ("config.json" in names and (tensors or torch)):
+    if _OPENVINO in names or ("config.json" in names and is_checkpoint(names)):
         return Pick("")
     singles = [name for name in names if name.lower().endswith(_SINGLE)]
     if len(singles) == 1:
@@ -45,9 +44,24 @@ def pick_weights(names: Sequence[str]) -> Pick:
     return Pick(None, f"no weights; found {_listed(names)}" if names else "no weights; the folder is empty")
 
 
+def is_checkpoint(names: Sequence[str]) -> bool:
+    """True where tensors lie as in a Hugging Face folder: loaded together, with the files beside them."""
+    return any(
+        name.endswith(".safetensors")
+        or (name.startswith("pytorch_model") and name.endswith(".bin"))
+        or name == _OPENVINO
+        for name in names
+    )
+
+
 def holds_weights(names: Sequence[str]) -> bool:
     """True when something in the folder is, or looks like, weights."""
     return any(name.lower().endswith((".gguf", *_SINGLE)) or name == _OPENVINO for name in names)
+
+
+def is_projector(name: str) -> bool:
+    """True for the part of a multimodal model that reads pictures."""
+    return "mmproj" in name.lower()
 
 
 def first_parts(names: Sequence[str]) -> list[str]:

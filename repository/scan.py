@@ -12,18 +12,22 @@ from pathlib import Path
 import msgspec
 
 from repository import pick
-from repository.entries import CONFIG, Built, Unit, build_entry, unit_name
+from repository.builder import CONFIG, Built
+from repository.entries import Unit, build_entry, is_hub_cache, unit_name
 from repository.look import Tree, look, look_at
 from repository.names import printable
-from repository.naming import settle_names
+from repository.naming import settle_names, used_weights
 from repository.options import Schemas
 from repository.problem import Problem
 from repository.snapshot import Found, ModelEntry, Snapshot
+from repository.triton.pbtxt import NAME as PBTXT
 from repository.versions import looks_like_version, parse_version_folder
 
 log = logging.getLogger(__name__)
 
 DEPTH = 4  # owner / repo / version / a folder inside
+_STORE = ("blobs", "manifests")
+LEVELS = 3  # how deep folders may stand that are models
 
 
 class RepositoryError(Exception):
@@ -49,10 +53,12 @@ def scan(root: Path | str, previous: Snapshot | None = None, *, schemas: Schemas
         last = before.get(unit.rel) if before is not None else None
         found[unit.rel] = now = _look_again(root, unit, last, is_first=before is None, schemas=schemas)
         is_moving |= now is not last and not now.is_built
-    ignored = tuple(_passed_over(root, tree, {unit.rel for unit in seen}))
+    entries = [entry for each in found.values() for entry in each.entries]
+    ignored = tuple(_passed_over(root, tree, {unit.rel for unit in seen}, used=used_weights(entries)))
+    ignored += tuple(problem for each in found.values() for problem in each.ignored)
     if previous is not None and found == previous.found and ignored == previous.ignored:
         return previous if not previous.is_moving else msgspec.structs.replace(previous, is_moving=False)
-    named = settle_names([each.entry for each in found.values() if each.entry is not None])
+    named = settle_names(entries)
     waiting = [
         Problem(printable(str(root / rel)), 0, 0, each.waits_for)
         for rel, each in found.items()
@@ -63,6 +69,7 @@ def scan(root: Path | str, previous: Snapshot | None = None, *, schemas: Schemas
         entries=named.entries,
         models=named.models,
         aliases=named.aliases,
+        redirects=named.redirects,
         waiting=tuple(sorted(waiting)),
         ignored=ignored,
         is_moving=is_moving,
@@ -71,28 +78,77 @@ def scan(root: Path | str, previous: Snapshot | None = None, *, schemas: Schemas
 
 
 def units(tree: Tree) -> Iterator[Unit]:
-    """The models of a repository: folders, folders two deep, and at the root YAML and loose weight files."""
+    """The models of a repository: folders, folders inside these, and at the root YAML and loose weight files. Or the
+    one model that the folder itself is."""
+    if _is_alone(tree):
+        yield Unit(".", "folder", tree)
+        return
     for name, folder in tree.folders:
-        subs = []
-        if not folder.error and not _is_model(folder):
-            subs = [(sub, each) for sub, each in folder.folders if each.error or _is_model(each)]
-        yield from (Unit(f"{name}/{sub}", "folder", each) for sub, each in subs)
-        if not subs:
-            yield Unit(name, "folder", folder)
-    stamps = {file.name: file for file in tree.files}
-    for name, stamp in stamps.items():
-        if name.endswith((".yaml", ".yml")):
-            yield Unit(name, "yaml", Tree((stamp,)))
-    for name in pick.first_parts([name for name in stamps if name.lower().endswith(".gguf")]):
-        yield Unit(name, "file", Tree(tuple(stamps[part] for part in pick.parts_of(name) if part in stamps)))
+        if not (name in _STORE and _is_store(tree)):
+            yield from _inside(name, folder, LEVELS - 1) or [Unit(name, "folder", folder)]
+    for file in tree.files:
+        if file.name.endswith((".yaml", ".yml")):
+            yield Unit(file.name, "yaml", Tree((file,)))
+    yield from _loose("", tree)
+
+
+def _inside(rel: str, folder: Tree, levels: int) -> list[Unit]:
+    """The models of a folder: the one that it is, those of a heap of GGUFs, or those of its folders."""
+    if folder.error:
+        return [Unit(rel, "folder", folder)]
+    is_heap = _is_heap(folder)
+    if not is_heap and (_is_model(folder) or is_hub_cache(rel, folder)):
+        return [Unit(rel, "folder", folder)]
+    loose = list(_loose(f"{rel}/", folder)) if is_heap else []
+    found = (
+        [unit for sub, each in folder.folders for unit in _inside(f"{rel}/{sub}", each, levels - 1)]
+        if levels
+        else []
+    )
+    if len(loose) == 1 and not found:
+        return [Unit(rel, "folder", folder)]
+    return [*found, *loose]
+
+
+def _loose(prefix: str, tree: Tree) -> Iterator[Unit]:
+    """Each GGUF of a folder, split files as one; projectors belong to the model that they lie beside."""
+    stamps = {file.name: file for file in tree.files if file.name.lower().endswith(".gguf")}
+    for name in pick.first_parts([name for name in stamps if not pick.is_projector(name)]):
+        parts = Tree(tuple(stamps[part] for part in pick.parts_of(name) if part in stamps))
+        yield Unit(f"{prefix}{name}", "file", parts)
 
 
 def _is_model(tree: Tree) -> bool:
     return (
-        any(name in (CONFIG, "config.json") for name in tree.names)
+        any(name in (CONFIG, PBTXT, "config.json") for name in tree.names)
         or any(parse_version_folder(name) or looks_like_version(name) for name, _ in tree.folders)
         or pick.holds_weights(tree.names)
     )
+
+
+def _is_store(tree: Tree) -> bool:
+    """An Ollama store: weights are named by their hashes there, and manifests say what they are."""
+    return all(tree.folder(name) is not None for name in _STORE)
+
+
+def _is_heap(tree: Tree) -> bool:
+    """Nothing but GGUFs say what is in it: each may be a model of its own."""
+    names = tree.names
+    return (
+        any(name.lower().endswith(".gguf") and not pick.is_projector(name) for name in names)
+        and CONFIG not in names
+        and PBTXT not in names
+        and not any(name.endswith(".safetensors") for name in names)
+        and not any(parse_version_folder(name) or looks_like_version(name) for name, _ in tree.folders)
+    )
+
+
+def _is_alone(tree: Tree) -> bool:
+    """The root is a model itself: a checkpoint, or a configuration beside version folders."""
+    names = tree.names
+    if CONFIG in names or PBTXT in names:
+        return any(parse_version_folder(name) for name, _ in tree.folders)
+    return "config.json" in names and pick.is_checkpoint(names)
 
 
 def _look_again(
@@ -110,36 +166,48 @@ def _look_again(
             log.exception("the model in %s cannot be understood", printable(str(root / unit.rel)))
             message = f"cannot be understood: {type(error).__name__}: {error}"
             problem = Problem(printable(str(root / unit.rel)), 0, 0, message)
-            built = Built(ModelEntry(unit_name(unit), root / unit.rel, unit.kind, None, problems=(problem,)))
-        return Found(unit.tree, built.outside, built.entry, is_built=True)
+            built = Built(
+                (ModelEntry(unit_name(root, unit), root / unit.rel, unit.kind, None, problems=(problem,)),)
+            )
+        return Found(unit.tree, built.outside, built.entries, is_built=True, ignored=built.ignored)
     waits_for = f"still being copied ({unfinished or 'its files are changing'})"
-    entry = last.entry if last else None
-    if entry is None or not entry.settled:
+    entries, ignored = (last.entries, last.ignored) if last else ((), ())
+    if not ignored and not any(entry.settled for entry in entries):
         problem = Problem(printable(str(root / unit.rel)), 0, 0, waits_for)
-        entry = ModelEntry(unit_name(unit), root / unit.rel, unit.kind, problems=(problem,), settled=False)
-    now = Found(unit.tree, outside, entry, waits_for=waits_for)
+        name = unit_name(root, unit)
+        entries = (ModelEntry(name, root / unit.rel, unit.kind, problems=(problem,), settled=False),)
+    now = Found(unit.tree, outside, entries, waits_for=waits_for, ignored=ignored)
     return last if last is not None and last == now else now
 
 
-def _passed_over(root: Path, tree: Tree, listed: Set[str]) -> Iterator[Problem]:
-    """Things at the root that are no models but might have been meant as one."""
+def _passed_over(root: Path, tree: Tree, listed: Set[str], *, used: Set[Path]) -> Iterator[Problem]:
+    """Things at the root that are no models but might have been meant as one; what is `used` is a part of one."""
 
     def problem(rel: str, message: str) -> Problem:
         return Problem(printable(str(root / rel)), 0, 0, message)
 
+    if "." in listed:
+        return
     for file in tree.files:
         if file.size < 0 and not file.name.lower().endswith(".gguf"):
             yield problem(file.name, "a link that leads nowhere")
         elif pick.unfinished([file.name]):
             yield problem(file.name, "still being copied")
+        elif file.name.lower().endswith(".gguf") and pick.is_projector(file.name):
+            yield problem(file.name, "a projector, with which a model reads pictures; prompts here are text")
+        elif root / file.name in used:
+            continue
         elif pick.holds_weights([file.name]) and not file.name.lower().endswith(".gguf"):
             yield problem(
                 file.name, "only .gguf files can stand alone; put this one into a folder of its own"
             )
+    if _is_store(tree):
+        yield problem("manifests", "an Ollama store; `modelyard import ollama` takes its models over")
+    parents = {rel.rpartition("/")[0] for rel in listed}
     for name, folder in tree.folders:
-        if name not in listed:
+        if name not in listed and name not in _STORE:
             for sub, _ in folder.folders:
-                if f"{name}/{sub}" not in listed:
+                if f"{name}/{sub}" not in listed and f"{name}/{sub}" not in parents:
                     yield problem(f"{name}/{sub}", "no weights in this folder")
 
 

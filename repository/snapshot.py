@@ -8,6 +8,7 @@ from msgspec import Struct
 from repository.config import ModelConfig
 from repository.look import Tree
 from repository.problem import Problem
+from repository.remote.wanted import Remote
 from repository.versions import Selection, select_versions
 
 
@@ -16,7 +17,8 @@ class VersionEntry(Struct, frozen=True):
 
     `path` is its folder, or the file itself where a model is a loose file. `weights_path` is a file, a folder
     that is itself the weights, or None: either `problem` says why, or the configuration names a backend and
-    there are none; then `no_weights` is what to say if it needs some. `stamp` changes with its files.
+    there are none; then `no_weights` is what to say if it needs some. With a `source` something has to come from the
+    network before a load: the weights, where `weights_path` is None. `stamp` changes with its files.
     """
 
     number: int
@@ -25,13 +27,15 @@ class VersionEntry(Struct, frozen=True):
     stamp: str
     problem: Problem | None = None
     no_weights: str = ""
+    source: Remote | None = None
 
 
 class ModelEntry(Struct, frozen=True):
     """One model on disk. With `problems` it cannot be served; `ignored` lists what was passed over, and why.
 
-    `config` is None when the file is wrong, and all defaults when there is none. `settled` is False while the
-    model's files are still arriving and no earlier state of it is known.
+    `config` is None when the file is wrong, and all defaults when there is none; `config_item` is its place in a file
+    that lists several. `settled` is False while the model's files are still arriving and no earlier state of it is
+    known.
     """
 
     name: str
@@ -44,6 +48,12 @@ class ModelEntry(Struct, frozen=True):
     problems: tuple[Problem, ...] = ()
     ignored: tuple[Problem, ...] = ()
     settled: bool = True
+    config_item: int | None = None
+
+    @property
+    def redirect(self) -> str | None:
+        """The model that this name stands for, where it is nothing but another name."""
+        return self.config.alias if self.config is not None else None
 
     @property
     def all_problems(self) -> tuple[Problem, ...]:
@@ -60,13 +70,15 @@ class ModelEntry(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
-    """The scan's memory of one model: what the last look saw, and the entry made when it last settled."""
+    """The scan's memory of one place: what the last look saw, and the entries made when it last settled; `ignored` says
+    why there are none."""
 
     tree: Tree
     outside: tuple[tuple[str, Tree | None], ...] = ()  # paths beyond the tree that the entry was made from
-    entry: ModelEntry | None = None
-    is_built: bool = False  # `entry` was made from exactly this look
+    entries: tuple[ModelEntry, ...] = ()
+    is_built: bool = False  # `entries` were made from exactly this look
     waits_for: str = ""
+    ignored: tuple[Problem, ...] = ()
 
 
 class Snapshot(Struct, frozen=True):
@@ -76,6 +88,7 @@ class Snapshot(Struct, frozen=True):
     entries: tuple[ModelEntry, ...]
     models: dict[str, ModelEntry]
     aliases: dict[str, str]
+    redirects: frozenset[str] = frozenset()  # aliases by which answers are named too
     waiting: tuple[Problem, ...] = ()
     ignored: tuple[Problem, ...] = ()
     is_moving: bool = False  # something changed since the last look; worth another look soon
@@ -83,5 +96,5 @@ class Snapshot(Struct, frozen=True):
 
     def shows_same(self, other: "Snapshot") -> bool:
         """True when nothing a reader can see differs."""
-        mine = (self.entries, self.waiting, self.ignored, self.aliases)
-        return mine == (other.entries, other.waiting, other.ignored, other.aliases)
+        mine = (self.entries, self.waiting, self.ignored, self.aliases, self.redirects)
+        return mine == (other.entries, other.waiting, other.ignored, other.aliases, other.redirects)

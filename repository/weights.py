@@ -183,6 +183,11 @@ def _folder_facts(path: Path, files: list[tuple[Path, int]]) -> WeightsFacts:
         if length < 1024 and file.read_bytes().startswith(b"version https://git-lfs"):
             raise WeightsError(_LFS_POINTER.format(printable(str(file))))
     config = _read_json(config_path)
+    if _is_mlx(config):
+        raise WeightsError(
+            f"{printable(str(path))} is quantised for MLX, which no engine here reads; fetch a GGUF of this model, or "
+            "the checkpoint that it was made of"
+        )
     text = config.get("text_config")
     inner: dict[str, Any] = config | text if isinstance(text, dict) else config
     architectures = config.get("architectures")
@@ -207,6 +212,13 @@ def _folder_facts(path: Path, files: list[tuple[Path, int]]) -> WeightsFacts:
         None,
         str(name).endswith("Model") and "LMHead" not in str(name),  # no head that could make text
     )
+
+
+def _is_mlx(config: dict[str, Any]) -> bool:
+    """MLX has its own `quantization`, and may repeat it where others name a method."""
+    own, others = config.get("quantization"), config.get("quantization_config")
+    has_method = isinstance(others, dict) and "quant_method" in others
+    return isinstance(own, dict) and "group_size" in own and "bits" in own and not has_method
 
 
 def _folder_quantisation(config: dict[str, Any]) -> str | None:

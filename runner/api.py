@@ -40,6 +40,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool = False
     reason: str = ""
     description: str = ""
+    usage: str = ""
     backend: str = ""
     aliases: tuple[str, ...] = ()
     context_tokens: int | None = None
@@ -183,6 +184,11 @@ class RunnerApi(Protocol):
     def resolve_name(self, model: str | None, *, bearer: str | None = None) -> str:
         """The name that an inference request means: its own `model`, else a bearer token that is a model's
         name, else the one model there is. Raises ModelNotFound with close names."""
+        ...
+
+    def request_defaults(self, model: str) -> Mapping[str, Any]:
+        """What `parameters` of the model's configuration say of an answer's shape, as far as they do: `n`, `logprobs`,
+        `top_logprobs`, `echo`, `max_tokens`. Empty for a model that is not there. Loads nothing."""
         ...
 
     def index(self) -> tuple[ModelStatus, ...]:

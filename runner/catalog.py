@@ -14,6 +14,7 @@ from repository.snapshot import ModelEntry, Snapshot
 from repository.watch import watch
 from runner.api import ModelStatus
 from runner.errors import ModelNotFound, RunnerError
+from runner.guests import HOW_TO_ALLOW, HOW_TO_LOAD, guest_entry, is_guest_of_hub, is_on_hub
 from runner.loaded import LoadedVersion
 from runner.model import Follow, Model
 from runner.names import ModelName, parse_name, unknown_model
@@ -64,6 +65,11 @@ class Catalog:
     def aliases(self) -> dict[str, str]:
         return self._snapshot.aliases if self._snapshot is not None else {}
 
+    def shown_name(self, text: str, name: str) -> str:
+        """What answers to `text` are named by: the model's `name`, or the redirect that it was asked by."""
+        asked = parse_name(text).model
+        return asked if self._snapshot is not None and asked in self._snapshot.redirects else name
+
     @property
     def in_use(self) -> list[LoadedVersion]:
         """Every version whose workers live."""
@@ -83,8 +89,38 @@ class Catalog:
         """As `look_up`. Raises ModelNotFound with close names."""
         found, name = self.look_up(text)
         if found is None:
-            raise unknown_model(text, [*self._models, *self.aliases])
+            raise unknown_model(text, [*self._models, *self.aliases], more=self.hint_for(text))
         return found, name
+
+    def find_or_invite(self, text: str) -> tuple[Model, ModelName]:
+        """As `find`; a name on the hub becomes a guest, where that is allowed."""
+        found, name = self.look_up(text)
+        if found is None and self.may_come(text):
+            found = self.invite(name.model)
+        return (found, name) if found is not None else self.find(text)
+
+    def invite(self, name: str) -> Model | None:
+        """The guest of that name, which is on the hub; None where it is no such name, or that is not allowed."""
+        found = self._models.get(name)
+        if found is not None:
+            return found if is_guest_of_hub(found.disk_entry) else None
+        entry = guest_entry(name) if self._settings.allow_pull else None
+        return self.add_guest(entry) if entry is not None else None
+
+    def may_come(self, text: str) -> bool:
+        """A request for that name fetches it from the hub."""
+        return self._settings.allow_pull and self._settings.control_mode == "on-demand" and is_on_hub(text)
+
+    def hint_for(self, text: str) -> str:
+        """What helps to get a model that is not there, if anything."""
+        if not is_on_hub(text):
+            return ""
+        return HOW_TO_LOAD if self._settings.allow_pull else HOW_TO_ALLOW
+
+    @property
+    def hub_guests(self) -> list[str]:
+        """The guests that requests have named."""
+        return [name for name in self._guests if is_guest_of_hub(self._models[name].disk_entry)]
 
     def is_on_disk(self, model: Model) -> bool:
         """The repository held it when it was last looked at."""
@@ -96,10 +132,12 @@ class Catalog:
         return self._add(entry)
 
     def _forget_guests(self) -> None:
-        """Those that were loaded and are no more; one whose load failed is shown with its reason."""
+        """Those that were loaded and are no more; one whose load failed is shown with its reason, for a moment where
+        anybody can name it."""
         for name in [*self._guests]:
-            slots = self._models[name].slots
-            if not slots.is_busy and not any(slot.failure for slot in slots):
+            model = self._models[name]
+            is_spent = is_guest_of_hub(model.disk_entry) and not model.has_failed_lately
+            if not model.slots.is_busy and (is_spent or not any(slot.failure for slot in model.slots)):
                 self._guests.discard(name)
                 del self._models[name]
 

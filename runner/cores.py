@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from repository.config import WaitPolicy
+
 SPIN_COUNT = 1000
 """Spins of a GNU OpenMP thread before it sleeps, where front end and engine share the cores: long enough to
 bridge the gap between two operators of a step, short enough to leave the core to whoever needs it. Measured
@@ -18,18 +20,25 @@ class CoreShare(msgspec.Struct, frozen=True):
 
 
 def share_cores(
-    requested: int | None, *, cores: int, live_threads: Iterable[int], count: int = 1
+    requested: int | None,
+    *,
+    cores: int,
+    live_threads: Iterable[int],
+    count: int = 1,
+    wait_policy: WaitPolicy | None = None,
 ) -> CoreShare:
     """What each of `count` new workers gets beside workers that run `live_threads`. All cores, unless the model
-    asks for another number; where the sum is over the cores, the newcomers' threads do not spin."""
+    asks for another number; where the sum is over the cores, the newcomers' threads do not spin, unless it says how
+    they are to wait."""
     threads = requested or cores
-    crowded = sum(live_threads) + count * threads > cores
-    spin = 0 if crowded else SPIN_COUNT
+    if wait_policy is None:
+        wait_policy = "passive" if sum(live_threads) + count * threads > cores else "active"
+    spin = 0 if wait_policy == "passive" else SPIN_COUNT
     return CoreShare(
         threads,
         {
             "OMP_NUM_THREADS": str(threads),
             "GOMP_SPINCOUNT": str(spin),
-            "OMP_WAIT_POLICY": "passive" if crowded else "active",
+            "OMP_WAIT_POLICY": wait_policy,
         },
     )

@@ -21,11 +21,16 @@ def describe_model(loaded: LoadedVersion, *, versions: tuple[int, ...]) -> Model
         eos_token=info.eos_token,
         bos_token=info.bos_token,
         pad_token=info.pad_token,
-        chat_template=loaded.plan.launches[0].start.template.chat or info.chat_template,
+        chat_template=_chat_template(loaded),
         capabilities=tuple(sorted(info.capabilities)),
         generates=info.generates,
         embedding_length=info.embedding_length,
     )
+
+
+def _chat_template(loaded: LoadedVersion) -> str | None:
+    texts, own = loaded.plan.launches[0].start.template, loaded.info.chat_template
+    return own if own and texts.prefers_own else texts.chat or own
 
 
 def describe_config(loaded: LoadedVersion) -> ModelConfigInfo:

@@ -10,7 +10,8 @@ RunnerError
 ├── ModelNotReady            loading or draining; a retry may find it ready
 │   └── ModelNotLoaded       not loaded, and nothing but a request to load it will do so
 ├── LoadFailed               the model cannot be loaded; a retry does not mend it
-│   └── EngineUnavailable    what its engine needs cannot be had now; a retry may find it
+│   ├── EngineUnavailable    what its engine needs cannot be had now; a retry may find it
+│   └── WeightsUnavailable   what is to come from the network does not come now; a retry may get it
 ├── InsufficientMemory       no room for the model now
 ├── Overloaded               the queue is full
 ├── DeadlineExceeded         its time ran out, queued or running
@@ -79,10 +80,11 @@ class WrongKind(InvalidRequest):
 
 
 class ModelNotFound(RunnerError):
-    """There is no such model."""
+    """There is no such model. `hint`: what of the message helps to get it."""
 
     model: str | None
-    fields: ClassVar[tuple[str, ...]] = ("model",)
+    hint: str | None
+    fields: ClassVar[tuple[str, ...]] = ("model", "hint")
 
 
 class ModelDisabled(RunnerError):
@@ -110,6 +112,13 @@ class LoadFailed(RunnerError):
 
 class EngineUnavailable(LoadFailed):
     """What the model's engine needs cannot be had now."""
+
+    retry_after_s: float | None
+    fields: ClassVar[tuple[str, ...]] = ("retry_after_s",)
+
+
+class WeightsUnavailable(LoadFailed):
+    """The model's weights cannot be fetched now."""
 
     retry_after_s: float | None
     fields: ClassVar[tuple[str, ...]] = ("retry_after_s",)

@@ -55,6 +55,11 @@ class LoadedVersion:
         return f"{self.name}:{self.version}"
 
     @property
+    def config(self) -> ModelConfig:
+        """The one that it was loaded from."""
+        return self.source[1] or ModelConfig()
+
+    @property
     def active(self) -> int:
         """Requests that hold it."""
         return sum(instance.active for instance in self.instances)
@@ -83,8 +88,7 @@ class LoadedVersion:
     @property
     def is_evictable(self) -> bool:
         """Nobody uses it, and its configuration does not pin it."""
-        config = self.source[1]
-        return self.is_open and self.active == 0 and not (config is not None and config.pinned)
+        return self.is_open and self.active == 0 and not self.config.pinned
 
     @contextlib.contextmanager
     def lease(self, content: Content = NO_CONTENT, *, only: Instance | None = None) -> Iterator["Lease"]:
@@ -101,7 +105,7 @@ class LoadedVersion:
         except Overloaded as error:
             is_turned_away = True
             if error.retry_after_s is None:
-                error.retry_after_s = self._pace.wait_s(self.active)
+                error.retry_after_s = self.config.scheduler.retry_after_s or self._pace.wait_s(self.active)
             raise
         finally:
             lease.end()

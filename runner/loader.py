@@ -14,9 +14,10 @@ from backends.registry import Registry
 from repository.snapshot import ModelEntry, VersionEntry
 from runner.environments.interpreters import Interpreters
 from runner.errors import InsufficientMemory
+from runner.fetching import Fetcher, Transfer
 from runner.gpus import Gpus
 from runner.instance import Instance
-from runner.launch import OVERHEAD_BYTES, LaunchPlan, plan_launch
+from runner.launch import LaunchPlan, plan_launch
 from runner.ledger import Candidate, Ledger
 from runner.loaded import LoadedVersion
 from runner.metrics import Metrics
@@ -29,12 +30,22 @@ FREEING_S = 30.0
 
 
 class Loading(msgspec.Struct):
-    """A load under way. `progress`: 0..1 over all instances."""
+    """A load under way. `progress`: 0..1 of what is still coming from the network, then over all instances.
+    `is_fetching`: nothing is started yet, so that it may be given up without loss."""
 
     instances: tuple[Instance, ...] = ()
+    transfer: Transfer | None = None
+    is_fetching: bool = False
+
+    @property
+    def note(self) -> str:
+        """What it is doing, for people."""
+        return f"loading ({self.progress * 100:.0f} %)" if self.transfer is None else str(self.transfer)
 
     @property
     def progress(self) -> float:
+        if self.transfer is not None:
+            return self.transfer.share
         return min((instance.progress for instance in self.instances), default=0.0)
 
 
@@ -54,6 +65,7 @@ class Loader:
         gpus: Gpus,
         allow_remote_code: bool = False,
         state_dir: Path,
+        fetcher: Fetcher,
         in_use: Callable[[], Iterable[LoadedVersion]],
         evict: Callable[[LoadedVersion], Awaitable[None]] | None,
         clock: Callable[[], float] = time.monotonic,
@@ -67,15 +79,19 @@ class Loader:
         self._gpus = gpus
         self._cores = cores
         self._state_dir = state_dir
+        self._fetcher = fetcher
         self._in_use = in_use
         self._evict = evict
         self._clock = clock
         self._room = asyncio.Lock()
         self._is_freed = asyncio.Event()
+        self._starting: dict[str, tuple[str, frozenset[str]]] = {}  # name and groups, by ledger key
         self._serials = itertools.count(1)
 
     async def load(self, entry: ModelEntry, version: VersionEntry, loading: Loading) -> LoadedVersion:
-        """Start the version's workers. Raises LoadFailed or InsufficientMemory; nothing is left running then."""
+        """Fetch what is to come from the network, and start the version's workers. Raises LoadFailed, ModelNotFound or
+        InsufficientMemory; nothing is left running then."""
+        version = await self._fetch(version, loading)
         serial = next(self._serials)
         key = f"{entry.name}:{version.number}#{serial}"
         began = self._clock()
@@ -103,7 +119,7 @@ class Loader:
             await self._abandon(key, instances)
             raise
         info = starting[0].result()
-        each = info.weights_bytes + info.kv_bytes + plan.offload_bytes + OVERHEAD_BYTES
+        each = info.weights_bytes + info.kv_bytes + plan.offload_bytes + plan.overhead_bytes
         self.ledger.reserve(key, len(instances) * each)
         self._metrics.loaded(entry.name, version.number, self._clock() - began)
         logger.info(
@@ -115,6 +131,7 @@ class Loader:
             info.context_tokens,
             info.kv_tokens,
         )
+        self._starting.pop(key, None)
         return LoadedVersion(
             entry.name,
             version.number,
@@ -133,6 +150,16 @@ class Loader:
         self._is_freed.set()
         self._metrics.unloaded(loaded.name, loaded.version)
         logger.info("%s version %d is unloaded", loaded.name, loaded.version)
+
+    async def _fetch(self, version: VersionEntry, loading: Loading) -> VersionEntry:
+        def move(transfer: Transfer) -> None:
+            loading.transfer = transfer
+
+        loading.is_fetching = True
+        try:
+            return await self._fetcher.bring(version, move)
+        finally:
+            loading.transfer, loading.is_fetching = None, False
 
     async def _plan(self, entry: ModelEntry, version: VersionEntry) -> LaunchPlan:
         idle = sum(self.ledger.reserved_bytes(loaded.ledger_key) for loaded in self._evictable(entry.name))
@@ -167,16 +194,47 @@ class Loader:
                 self._is_freed.clear()
                 plan = await self._plan(entry, version)
                 try:
+                    await self._make_way(entry)
                     await self._make_room(entry.name, plan)
                 except InsufficientMemory:
                     if loop.time() >= deadline or all(loaded.is_open for loaded in self._in_use()):
                         raise
                 else:
                     self.ledger.reserve(key, plan.estimate_bytes)
+                    if entry.config is not None:
+                        self._starting[key] = entry.name, frozenset(entry.config.concurrency_groups)
                     return plan
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
                     await self._is_freed.wait()
+
+    async def _make_way(self, entry: ModelEntry) -> None:
+        """Evict idle models that may not be loaded together with this one. Raises InsufficientMemory where one is
+        busy."""
+        groups = {*entry.config.concurrency_groups} if entry.config is not None else set()
+        rivals = [
+            loaded
+            for loaded in self._in_use()
+            if loaded.name != entry.name and not groups.isdisjoint(loaded.config.concurrency_groups)
+        ]
+        starting = [
+            name for name, others in self._starting.values() if name != entry.name and groups & others
+        ]
+        busy = [
+            *starting,
+            *(loaded.name for loaded in rivals if self._evict is None or not loaded.is_evictable),
+        ]
+        if busy:
+            raise InsufficientMemory(
+                f"{entry.name} shares a concurrency group with {busy[0]}, which is loaded and busy or pinned; they are "
+                "not loaded together. Wait, or unload it",
+                retry_after_s=10.0,
+            )
+        for loaded in rivals:
+            loaded.close_to_new()
+            logger.info("evicting %s, which shares a concurrency group with %s", loaded.key, entry.name)
+        if rivals and self._evict is not None:
+            await asyncio.gather(*[self._evict(loaded) for loaded in rivals])
 
     async def _make_room(self, name: str, plan: LaunchPlan) -> None:
         """Evict what must go. Raises InsufficientMemory."""
@@ -192,5 +250,6 @@ class Loader:
 
     async def _abandon(self, key: str, instances: Iterable[Instance]) -> None:
         await asyncio.gather(*(instance.stop() for instance in instances))
+        self._starting.pop(key, None)
         self.ledger.release(key)
         self._is_freed.set()

@@ -14,7 +14,9 @@ import msgspec
 from repository.config import ModelConfig
 from repository.snapshot import ModelEntry
 from runner.api import NOT_LOADED, UNLOADED, ModelStatus, VersionStatus
+from runner.calls import before
 from runner.errors import (
+    DeadlineExceeded,
     EngineUnavailable,
     InsufficientMemory,
     LoadFailed,
@@ -23,6 +25,7 @@ from runner.errors import (
     ModelNotLoaded,
     ModelNotReady,
     RunnerError,
+    WeightsUnavailable,
 )
 from runner.loaded import LoadedVersion
 from runner.loader import Loader
@@ -97,6 +100,11 @@ class Model:
         )
 
     @property
+    def has_failed_lately(self) -> bool:
+        """A load has failed, and is not tried again yet."""
+        return any(slot.failure and self._clock() - slot.failed_at < RETRY_AFTER_S for slot in self.slots)
+
+    @property
     def _default(self) -> LoadedVersion | None:
         """What has answered for the plain name and still can."""
         last = self._last_default
@@ -121,25 +129,32 @@ class Model:
             return False
         return any(number in self.offer.versions and self._is_loadable(number) for number in numbers)
 
-    async def acquire(self, version: int | None = None, *, point: float | None = None) -> LoadedVersion:
+    async def acquire(
+        self, version: int | None = None, *, point: float | None = None, deadline: float | None = None
+    ) -> LoadedVersion:
         """The version that answers, loaded if need be. Lease it before the next await. Where several share the plain
         name, `point` (0 up to 1) picks one of them; None is for what is no inference, which the main one answers.
+        At the `deadline` (the loop's time) the load goes on, for who comes back.
 
-        Raises ModelDisabled, ModelNotFound, ModelNotReady, LoadFailed or InsufficientMemory.
+        Raises ModelDisabled, ModelNotFound, ModelNotReady, LoadFailed, InsufficientMemory or DeadlineExceeded.
         """
         self._check_open()
         self.check_enabled()
         if version is not None or not self.offer.is_split:
-            return await self._acquire(version)
+            return await self._acquire(version, deadline=deadline)
         failures: list[RunnerError] = []
         for number in self._shared(point):
             try:
-                return await self._acquire(None, stands_for=number)
+                return await self._acquire(None, stands_for=number, deadline=deadline)
+            except DeadlineExceeded:
+                raise
             except RunnerError as error:
                 failures.append(error)
         raise failures[0]
 
-    async def _acquire(self, version: int | None, *, stands_for: int | None = None) -> LoadedVersion:
+    async def _acquire(
+        self, version: int | None, *, stands_for: int | None = None, deadline: float | None = None
+    ) -> LoadedVersion:
         """`stands_for`: the version that the plain name stands for this time."""
         number = stands_for or self.offer.default_version if version is None else version
         answering = self._answering(number, is_plain=version is None)
@@ -160,7 +175,7 @@ class Model:
                 model=self.name,
                 version=version,
             )
-        return await self.load(number, retry=False)
+        return await self.load(number, retry=False, deadline=deadline)
 
     def check_enabled(self) -> None:
         """Raises ModelDisabled."""
@@ -173,10 +188,10 @@ class Model:
         slot = self.slots.get(number)
         if slot is None or slot.flight is None:
             return None
-        progress = slot.flight.loading.progress
+        loading = slot.flight.loading
         return ModelNotReady(
-            f"model {self.name!r} version {slot.number} is still loading ({progress * 100:.0f} %); try again later",
-            retry_after_s=load_wait_s(self._clock() - slot.flight.began, progress),
+            f"model {self.name!r} version {slot.number} is still {loading.note}; try again later",
+            retry_after_s=load_wait_s(self._clock() - slot.flight.began, loading.progress),
         )
 
     def _answering(self, number: int | None, *, is_plain: bool) -> LoadedVersion | None:
@@ -214,11 +229,12 @@ class Model:
                 self._sent_for[number] = now
                 self._spawn(load(number))
 
-    async def load(self, number: int, *, retry: bool = True) -> LoadedVersion:
+    async def load(self, number: int, *, retry: bool = True, deadline: float | None = None) -> LoadedVersion:
         """Load a selected version as `entry` has it now, and wait for it. With `retry` a failure just now does
-        not count. What comes back may be closed already, where something newer or an unload overtook it.
+        not count. What comes back may be closed already, where something newer or an unload overtook it. A download
+        that nobody waits for any more is given up, except for those whose `deadline` came.
 
-        Raises LoadFailed, InsufficientMemory or ModelNotReady.
+        Raises LoadFailed, InsufficientMemory, ModelNotReady or DeadlineExceeded.
         """
         while True:
             self._check_open()
@@ -231,12 +247,21 @@ class Model:
                 raise failure.copy()
             flight = slot.flight or self.slots.take_off(slot, self.entry, source, self._override)
             flight.is_unwanted = False
+            flight.waiting += 1
             try:
-                loaded = await asyncio.shield(flight.outcome)
+                loaded = await before(deadline, asyncio.shield(flight.outcome))
+            except asyncio.CancelledError:
+                if flight.waiting == 1:
+                    flight.stop_fetching()
+                raise
+            except DeadlineExceeded:
+                raise
             except RunnerError as error:
                 if self._closed is None and flight.source != self._source(number):
                     continue  # its files have changed meanwhile: it may have been mended
                 raise error.copy() from None
+            finally:
+                flight.waiting -= 1
             if not loaded.is_open or loaded.source == self._source_or_none(number):
                 return loaded
             retry = False
@@ -315,6 +340,7 @@ class Model:
         self.disk_entry = entry
         self._use(None)
         self.slots.forget_failures(self._source_or_none)
+        self.slots.stop_stale_fetches(self._source_or_none)
         if self.config.disabled and follow != "nothing":
             self.unload()
         elif follow == "everything" or (follow == "loaded" and self.slots.is_busy):
@@ -338,7 +364,7 @@ class Model:
                 await self.load(number, retry=False)
             except RunnerError as error:
                 logger.debug("%s version %d is not taken up: %s", self.name, number, error)
-                may_pass |= isinstance(error, EngineUnavailable | InsufficientMemory)
+                may_pass |= isinstance(error, EngineUnavailable | WeightsUnavailable | InsufficientMemory)
         self._retire_unselected()
         if not may_pass or self._closed is not None:
             self._retry.reset()
@@ -387,6 +413,7 @@ class Model:
             ready=self.is_ready(loaded_only=loaded_only),
             reason=self.offer.problem,
             description=self.config.description or "",
+            usage=self.config.usage or "",
             backend=loaded.plan.backend if loaded is not None else (self.config.backend or ""),
             aliases=self.entry.aliases,
             context_tokens=(loaded.info.context_tokens or None) if loaded else self.config.context_size,

@@ -1,7 +1,7 @@
 """Names on the wire: `name[:version][:adapter]`; and which model a request means when it names none or a wrong one."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -49,12 +49,16 @@ def choose_name(
     known: Mapping[str, object],
     aliases: Mapping[str, str],
     fallback: str,
+    passing: Collection[str] = (),
+    may_come: Callable[[str], bool] = lambda _: False,
+    hint_for: Callable[[str], str] = lambda _: "",
 ) -> str:
     """The served name that a request means.
 
     Its own `model` first; where it names none, a bearer token that is a model's name; then the one model there
     is. `fallback`: that one model also answers to a wrong name ("always"), to none only ("missing"), or the
-    request must name it ("never"). Raises ModelNotFound with close names.
+    request must name it ("never"). `passing` are models that come and go, which do not count there; what `may_come`
+    is known as soon as it is asked for. Raises ModelNotFound with close names, and what `hint_for` has to say.
     """
 
     def is_known(text: str | None) -> bool:
@@ -67,18 +71,21 @@ def choose_name(
         return asked
     if asked is None and bearer is not None and is_known(bearer):
         return bearer
-    if len(known) == 1 and (fallback == "always" or (fallback == "missing" and asked is None)):
-        return next(iter(known))
+    if asked is not None and may_come(asked):
+        return asked
+    staying = [name for name in known if name not in passing]
+    if len(staying) == 1 and (fallback == "always" or (fallback == "missing" and asked is None)):
+        return staying[0]
     if asked is None:
         raise ModelNotFound(
             f"the request names no model; there are {_list(list(known))}" if known else "there are no models",
             model=None,
         )
-    raise unknown_model(asked, [*known, *aliases])
+    raise unknown_model(asked, [*known, *aliases], more=hint_for(asked))
 
 
-def unknown_model(asked: str, known: Sequence[str]) -> ModelNotFound:
-    """The error for a name that nothing answers to."""
+def unknown_model(asked: str, known: Sequence[str], *, more: str = "") -> ModelNotFound:
+    """The error for a name that nothing answers to; `more` helps to get it."""
     name = parse_name(asked).model[:MOST_LETTERS]
     likely = [other for other in known if abs(len(other) - len(name)) <= max(2, len(name) // 2)]
     close = difflib.get_close_matches(name, likely[:MOST_COMPARED], n=3, cutoff=0.5)
@@ -89,7 +96,8 @@ def unknown_model(asked: str, known: Sequence[str]) -> ModelNotFound:
         if known
         else "there are none"
     )
-    return ModelNotFound(f"there is no model {asked[:MOST_LETTERS]!r}; {hint}", model=asked)
+    message = f"there is no model {asked[:MOST_LETTERS]!r}; {hint}" + (f"; {more}" if more else "")
+    return ModelNotFound(message, model=asked, hint=more or None)
 
 
 def _list(names: Sequence[str]) -> str:

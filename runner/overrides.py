@@ -73,8 +73,8 @@ class Overrides:
     def _make(
         self, name: str, entry: ModelEntry | None, config: str | None, files: Mapping[str, bytes]
     ) -> Override:
-        config_path = entry.config_path if entry is not None else None
-        loaded = override_config(config_path, config or "{}", self._schemas)
+        path, item = (entry.config_path, entry.config_item) if entry is not None else (None, None)
+        loaded = override_config(path, config or "{}", self._schemas, root=self._repository, item=item)
         if loaded.problems:
             raise LoadFailed("; ".join(map(str, loaded.problems)))
         folder = None

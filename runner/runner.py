@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 import psutil
@@ -20,7 +20,7 @@ from backends.registry import Registry
 from repository.snapshot import ModelEntry
 from runner import triton_metrics
 from runner.api import EmbedResult, ModelConfigInfo, ModelMetadata, ModelStats, ModelStatus, TokenizeResult
-from runner.calls import ask, before, deadline_in, open_call
+from runner.calls import ask, deadline_in, open_call
 from runner.catalog import Catalog
 from runner.describe import describe_config, describe_model
 from runner.environments.folder import Environments
@@ -29,11 +29,14 @@ from runner.errors import (
     ActionNotAllowed,
     DeadlineExceeded,
     InvalidRequest,
+    LoadFailed,
     ModelNotFound,
     ModelNotReady,
     RunnerError,
 )
+from runner.fetching import Fetcher
 from runner.gpus import Gpus
+from runner.guests import HOW_TO_ALLOW, new_remotes
 from runner.ledger import Ledger
 from runner.loaded import Lease, LoadedVersion
 from runner.loader import Loader
@@ -112,6 +115,7 @@ class Runner:
             gpus=Gpus.here(),
             allow_remote_code=settings.allow_remote_code,
             state_dir=settings.state_dir,
+            fetcher=Fetcher(settings.state_dir, keep_free_bytes=settings.keep_free_bytes),
             in_use=lambda: self._catalog.in_use,
             evict=self._catalog.evict if settings.control_mode == "on-demand" else None,
             clock=clock,
@@ -151,9 +155,10 @@ class Runner:
         affinity = request.affinity or request.cache_salt
         point = self._chance() if affinity is None else point_of(affinity)
         async with self._lease(model, request, point=point) as (loaded, lease):
-            if adapter is not None and "adapters" not in loaded.info.capabilities:
+            if adapter is not None and adapter not in loaded.info.adapters:
+                names = ", ".join(map(repr, loaded.info.adapters)) or "none at all"
                 raise ModelNotFound(
-                    f"model {loaded.name!r} has no adapters, so {model!r} is not there", model=model
+                    f"model {loaded.name!r} has no adapter {adapter!r}; those it has: {names}", model=model
                 )
             timeout_s = request.timeout_s or loaded.limits.request_timeout_s
             deadline = deadline_in(timeout_s, waited_s=self._clock() - began)
@@ -167,15 +172,14 @@ class Runner:
                     lease.instance.name,
                 )
                 leveled = msgspec.structs.replace(request, priority=level)
+                shown = self._catalog.shown_name(model, loaded.name)
                 with await open_call(lease, lambda number: Submit(number, leveled), deadline) as opened:
                     message = opened.first
                     while True:
                         match message:
                             case CallAccepted(_, prompt_tokens, position, idle):
                                 tier = tier_of(level, loaded.limits)
-                                yield Accepted(
-                                    loaded.name, loaded.version, prompt_tokens, position, tier, idle
-                                )
+                                yield Accepted(shown, loaded.version, prompt_tokens, position, tier, idle)
                             case CallDelta(_, delta):
                                 lease.begin()
                                 record.delta()
@@ -208,7 +212,10 @@ class Runner:
                     prompt_tokens += answer.prompt_tokens
                 record.embedded(len(vectors))
             return EmbedResult(
-                model=loaded.name, version=loaded.version, vectors=tuple(vectors), prompt_tokens=prompt_tokens
+                model=self._catalog.shown_name(model, loaded.name),
+                version=loaded.version,
+                vectors=tuple(vectors),
+                prompt_tokens=prompt_tokens,
             )
 
     async def tokenize(
@@ -251,7 +258,15 @@ class Runner:
             known=self._catalog.models,
             aliases=self._catalog.aliases,
             fallback=self._settings.single_model_fallback,
+            passing=self._catalog.hub_guests,
+            may_come=self._catalog.may_come,
+            hint_for=self._catalog.hint_for,
         )
+
+    def request_defaults(self, model: str) -> Mapping[str, Any]:
+        """What a configuration says of the shape of answers."""
+        found, _ = self._catalog.look_up(model)
+        return found.config.parameters.shape() if found is not None else {}
 
     def index(self) -> tuple[ModelStatus, ...]:
         """Every model of the repository, by name, those that lost their name included."""
@@ -319,11 +334,18 @@ class Runner:
                 raise unknown_model(model, list(self._catalog.models))
             entry = found.disk_entry if found is not None and is_on_disk else None
             override = await self._overrides.make(name.model, entry, config, files or {})
+            if not self._settings.allow_pull and (remotes := new_remotes(override.entry, entry)):
+                override.hold()
+                override.release()
+                raise LoadFailed(f"the load names {remotes[0]}; {HOW_TO_ALLOW}")
             found = found or self._catalog.add_guest(absent(name.model))
             await found.load_override(override)
             return
-        if found is None or not is_on_disk:
-            raise unknown_model(model, list(self._catalog.models))
+        if not is_on_disk:
+            found = self._catalog.invite(name.model)
+        if found is None:
+            more = self._catalog.hint_for(model)
+            raise unknown_model(model, list(self._catalog.models), more=more)
         found.forget_override()
         if name.version is not None:
             found.check_enabled()
@@ -348,13 +370,13 @@ class Runner:
         request best. `point` picks one of several versions that share the plain name."""
         if self._is_closing:
             raise ModelNotReady("the server is stopping", retry_after_s=5.0)
-        found, name = self._catalog.find(model)
+        found, name = self._catalog.find_or_invite(model)
         timeout_s = request.timeout_s if request is not None else None
         deadline = deadline_in(timeout_s or found.config.scheduler.request_timeout_s)
         while True:
-            found, name = self._catalog.find(model)
+            found, name = self._catalog.find_or_invite(model)
             try:
-                loaded = await before(deadline, found.acquire(name.version, point=point))
+                loaded = await found.acquire(name.version, point=point, deadline=deadline)
             except DeadlineExceeded as error:
                 raise found.still_loading(name.version) or error from None
             if loaded.is_open:  # it may have been closed between two turns of the loop

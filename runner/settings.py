@@ -9,7 +9,8 @@ class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a repository is served. Control modes: on-demand, none, poll, explicit. Times in seconds.
 
     `drain_s`: what running requests have when the server ends. `stuck_s`: a worker that says nothing for so long is
-    not waited for when its version is unloaded.
+    not waited for when its version is unloaded. `allow_pull`: a request may name a model on the hub, which is fetched
+    if that leaves `keep_free_bytes` free on the disk.
     """
 
     repository: Path
@@ -24,3 +25,5 @@ class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
     stuck_s: float = 300.0
     cores: int | None = None
     allow_remote_code: bool = False
+    allow_pull: bool = False
+    keep_free_bytes: int = 10 * 2**30

@@ -37,6 +37,12 @@ class Flight:
         self.outcome: asyncio.Future[LoadedVersion] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None] | None = None
         self.is_unwanted = False  # unloaded while it was still loading
+        self.waiting = 0  # those who want its outcome
+
+    def stop_fetching(self) -> None:
+        """Give it up while nothing but a download has begun, which a later load goes on with."""
+        if self.loading.is_fetching and self.task is not None:
+            self.task.cancel()
 
     def fail(self, error: RunnerError) -> None:
         if not self.outcome.done():
@@ -76,11 +82,13 @@ class Slot:
         crashed = self.open.failure if self.open is not None else None
         if crashed is not None:
             return VersionStatus(version=self.number, state="UNAVAILABLE", reason=crashed.message)
+        loading = self.flight.loading if self.flight is not None else None
+        is_coming = self.state == "LOADING" and loading is not None and loading.transfer is not None
         return VersionStatus(
             version=self.number,
             state=self.state,
-            reason=self.reason,
-            progress=self.flight.loading.progress if self.flight is not None else None,
+            reason=loading.note if loading is not None and is_coming else self.reason,
+            progress=loading.progress if loading is not None else None,
         )
 
 
@@ -166,10 +174,17 @@ class Slots:
                 if not slot.is_busy:
                     del self._slots[slot.number]
 
+    def stop_stale_fetches(self, source_of: Callable[[int], Source | None]) -> None:
+        """Give up downloads for what `source_of` does not say any more."""
+        for slot in self:
+            if slot.flight is not None and slot.flight.source != source_of(slot.number):
+                slot.flight.stop_fetching()
+
     def drop(self, slot: Slot, reason: str) -> None:
-        """Retire what is loaded, and what is being loaded as soon as it is."""
+        """Retire what is loaded, and what is being loaded as soon as it is; a download ends at once."""
         if slot.flight is not None:
             slot.flight.is_unwanted = True
+            slot.flight.stop_fetching()
         self.retire(slot, reason)
 
     def retire(self, slot: Slot, reason: str) -> None:

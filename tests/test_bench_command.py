@@ -157,6 +157,7 @@ def test_models_are_compared_on_the_same_work_and_one_that_fails_does_not_stop_t
         else:
             assert run.measures is not None and run.measures.failed == 0
             assert run.load_s and run.peak_memory_bytes and run.facts["engine"]
+            assert run.facts["config"] == (models / run.model / "config.yaml").read_text()
     work = {(run.plan.arrival.clients, run.measures.prompt_tokens) for run in runs if run.measures}
     assert len(work) == 2
     assert "greedy answers of second: 5 of 5 as first" in done.stdout
@@ -190,12 +191,13 @@ def test_a_sweep_prints_the_quickest_as_a_fragment_of_a_configuration(tmp_path: 
         "--clients",
         "8",
     ]
-    words += ["--output-tokens", "8", "--state-dir", str(tmp_path / "state")]
+    words += ["--output-tokens", "8", "--state-dir", str(tmp_path / "state"), "--fragment", "part.yaml"]
     done = bench("sweep", str(models / "tuned"), *words, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     text, _, fragment = done.stdout.partition("# for tuned/config.yaml\n")
     assert yaml.safe_load(fragment) == {"scheduler": {"max_lanes": 8}, "delay_s": 0.01}
     assert "delay_s: soon: failed" in text
+    assert yaml.safe_load((tmp_path / "part.yaml").read_text()) == yaml.safe_load(fragment)
 
 
 def test_requests_that_a_server_fails_or_cuts_are_counted_and_never_averaged_in(tmp_path: Path) -> None:

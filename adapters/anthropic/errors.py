@@ -25,6 +25,7 @@ TABLE: Mapping[type[errors.RunnerError], int] = MappingProxyType(
         errors.ModelNotLoaded: INTERNAL,
         errors.LoadFailed: INTERNAL,
         errors.EngineUnavailable: OVERLOADED,
+        errors.WeightsUnavailable: OVERLOADED,
         errors.InsufficientMemory: OVERLOADED,
         errors.Overloaded: 429,
         errors.DeadlineExceeded: 504,

@@ -12,6 +12,9 @@ from adapters.cli.chat import chat
 from adapters.cli.check import check
 from adapters.cli.doctor import doctor
 from adapters.cli.environments import env
+from adapters.cli.gallery import gallery
+from adapters.cli.importing import importing
+from adapters.cli.pull import pull
 from adapters.cli.serve import serve
 
 
@@ -29,6 +32,9 @@ def build_cli() -> typer.Typer:
     cli.command("serve")(serve)
     cli.command("check")(check)
     cli.command("list")(list_models)
+    cli.command("pull")(pull)
+    cli.add_typer(importing, name="import")
+    cli.add_typer(gallery, name="gallery")
     cli.command("chat")(chat)
     cli.command("schema")(schema)
     cli.command("backends")(backends)

@@ -130,8 +130,20 @@ def serve(
         ),
     ] = Fallback.ALWAYS,
     allow_pull: Annotated[
-        bool, typer.Option("--allow-pull", envvar="MODELYARD_ALLOW_PULL", help="Not possible yet.")
+        bool,
+        typer.Option(
+            "--allow-pull",
+            envvar="MODELYARD_ALLOW_PULL",
+            help="Fetch models from the hub that requests name as owner/repo[/file][@revision].",
+        ),
     ] = False,
+    keep_free: Annotated[
+        str,
+        typer.Option(
+            envvar="MODELYARD_KEEP_FREE",
+            help="What --allow-pull leaves free on the disk: like 10GiB.",
+        ),
+    ] = "10GiB",
     allow_remote_code: Annotated[
         bool,
         typer.Option(
@@ -172,14 +184,20 @@ def serve(
     ] = False,
 ) -> None:
     """Serve a folder of models over HTTP until SIGTERM or Ctrl-C."""
-    if allow_pull:
-        _refuse("this version cannot fetch models that a request names yet; leave --allow-pull away")
+    if allow_pull and model_control_mode in (ControlMode.NONE, ControlMode.POLL):
+        _refuse(f"--allow-pull: with --model-control-mode {model_control_mode} no request loads a model")
     if not repository.is_dir():
         _refuse(f"there is no folder {repository}; create it and put models into it, or name another")
     try:
         budget = parse_size(memory_budget, total_bytes=total_memory_bytes())
     except ValueError as error:
         _refuse(f"--memory-budget: {error}")
+    try:
+        keep_free_bytes = parse_size(keep_free, total_bytes=0)
+        if not keep_free_bytes:
+            raise ValueError(f'"{keep_free}" is no size of a part of a disk; write it like 10GiB')
+    except ValueError as error:
+        _refuse(f"--keep-free: {error}")
     _check_keys(api_key or [], api_key_file)
     for origin in cors_origin or ():
         if origin != "*" and not _ORIGIN.fullmatch(origin):
@@ -197,6 +215,8 @@ def serve(
             poll_s=poll_seconds,
             drain_s=drain_timeout,
             allow_remote_code=allow_remote_code,
+            allow_pull=allow_pull,
+            keep_free_bytes=keep_free_bytes,
         ),
         host=host,
         port=port,

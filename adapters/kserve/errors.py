@@ -49,6 +49,7 @@ TABLE: Mapping[type[errors.RunnerError], Code] = MappingProxyType(
         errors.ModelNotLoaded: Code.NOT_FOUND,
         errors.LoadFailed: Code.INVALID_ARGUMENT,
         errors.EngineUnavailable: Code.UNAVAILABLE,
+        errors.WeightsUnavailable: Code.UNAVAILABLE,
         errors.InsufficientMemory: Code.UNAVAILABLE,
         errors.Overloaded: Code.UNAVAILABLE,
         errors.DeadlineExceeded: Code.UNAVAILABLE,

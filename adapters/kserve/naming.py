@@ -36,15 +36,17 @@ def find(index: Iterable[ModelStatus], name: str) -> ModelStatus | None:
     return next((model for model in index if base in (model.name, *model.aliases)), None)
 
 
-def not_there(model: str) -> KServeError:
-    return KServeError(Code.NOT_FOUND, f"Request for unknown model: '{model}' is not found")
+def not_there(model: str, hint: str | None = None) -> KServeError:
+    more = f"; {hint}" if hint else ""
+    return KServeError(Code.NOT_FOUND, f"Request for unknown model: '{model}' is not found{more}")
 
 
 def explain(error: ModelNotFound | ModelNotReady, name: str, index: Iterable[ModelStatus]) -> KServeError:
     """`error` about the model `name` in the words that clients know. What may be ready soon is UNAVAILABLE."""
     found, asked = find(index, name), parse_name(name)
-    if found is None:
-        return not_there(asked.model)
+    hint = error.hint if isinstance(error, ModelNotFound) else None
+    if found is None or hint is not None:
+        return not_there(asked.model, hint)
     shown, numbers = asked.model, {version.version for version in found.versions}
     if asked.version is not None and asked.version not in numbers:
         return KServeError(

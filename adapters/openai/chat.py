@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from adapters.asgi import JsonResponse
 from adapters.openai.chunks import ChatChunks, Envelope, chat_finish
+from adapters.openai.defaults import with_defaults
 from adapters.openai.errors import invalid
 from adapters.openai.generation import Generated, Sample, usage_body
 from adapters.openai.logprobs import chat_logprobs, prompt_logprobs
@@ -35,6 +36,10 @@ class ChatEndpoint:
         request_id, n = service.request_id(request, body), body.n or 1
         work = await service.aside(request, lambda: chat_work(body, request_id=request_id))
         model = service.resolve(request, body.model)
+        shaped = with_defaults(body, service.runner.request_defaults(model))
+        if shaped is not body:
+            body, n = shaped, shaped.n or 1
+            work = await service.aside(request, lambda: chat_work(shaped, request_id=request_id))
         envelope = service.envelope("chatcmpl", tells_tier=body.service_tier is not None)
         calls_functions = body.functions is not None
         prompt_ids = (

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from adapters.asgi import JsonResponse, gathered, or_disconnect
 from adapters.openai.chunks import CompletionChunks, Envelope
 from adapters.openai.decode import refuse_nul
+from adapters.openai.defaults import with_defaults
 from adapters.openai.errors import invalid
 from adapters.openai.generation import Generated, Sample, usage_body
 from adapters.openai.logprobs import FirstToken, LegacyLogprobs, prompt_logprobs
@@ -17,7 +18,7 @@ from adapters.openai.sampling import build_request, check_prompt_logprobs, check
 from adapters.openai.schema import CompletionRequest, completion_refusals
 from adapters.openai.service import Service
 from adapters.openai.stream import EventStream
-from runner.wire.requests import TextPrompt, TokenPrompt
+from runner.wire.requests import GenerateRequest, TextPrompt, TokenPrompt
 
 _DEFAULT_MAX_TOKENS = 16
 
@@ -45,24 +46,14 @@ class CompletionsEndpoint:
             )
         ignored = service.ignored(unknown, idle_fields(body))
         prompts = await service.aside(request, lambda: completion_prompts(body))
-        n = body.n or 1
-        samples = _samples(body, n, len(prompts))
-        ranked = samples > n
         request_id = service.request_id(request, body)
-        of_prompt = body.logprobs if body.echo and body.logprobs is not None else body.prompt_logprobs
-        work = [
-            build_request(
-                body,
-                prompt,
-                request_id=f"{request_id}-{i}",
-                n=samples,
-                max_tokens=_DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
-                logprobs=0 if ranked and body.logprobs is None else body.logprobs,
-                prompt_logprobs=of_prompt,
-            )
-            for i, prompt in enumerate(prompts)
-        ]
+        work = _work(body, prompts, request_id=request_id)
         model = service.resolve(request, body.model)
+        shaped = with_defaults(body, service.runner.request_defaults(model))
+        if shaped is not body:
+            body, work = shaped, _work(shaped, prompts, request_id=request_id)
+        n, samples = body.n or 1, work[0].n
+        ranked = samples > n
         echo = Echo()
         if body.echo:
             with_first = body.logprobs is not None
@@ -170,8 +161,30 @@ def completion(
     return fields | {"choices": choices, "usage": usage_body(generated.usage)}
 
 
-def _samples(body: CompletionRequest, n: int, prompts: int) -> int:
+def _work(
+    body: CompletionRequest, prompts: Sequence[TextPrompt | TokenPrompt], *, request_id: str
+) -> list[GenerateRequest]:
+    """What a model is asked, one request for each prompt. Raises ApiError 400."""
+    samples = _samples(body, len(prompts))
+    ranked = samples > (body.n or 1)
+    of_prompt = body.logprobs if body.echo and body.logprobs is not None else body.prompt_logprobs
+    return [
+        build_request(
+            body,
+            prompt,
+            request_id=f"{request_id}-{i}",
+            n=samples,
+            max_tokens=_DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
+            logprobs=0 if ranked and body.logprobs is None else body.logprobs,
+            prompt_logprobs=of_prompt,
+        )
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+def _samples(body: CompletionRequest, prompts: int) -> int:
     """How many samples to draw for each prompt. Raises ApiError 400."""
+    n = body.n or 1
     check_choices(n, prompts)
     if body.best_of is None:
         return n

@@ -34,6 +34,7 @@ TABLE: Mapping[type[errors.RunnerError], Answer] = MappingProxyType(
         errors.ModelNotLoaded: Answer(503, SERVER, "model_not_loaded", retry=False),
         errors.LoadFailed: Answer(503, SERVER, "model_load_failed", retry=False),
         errors.EngineUnavailable: Answer(503, SERVER, "model_load_failed"),
+        errors.WeightsUnavailable: Answer(503, SERVER, "model_load_failed"),
         errors.InsufficientMemory: Answer(503, SERVER, "insufficient_memory"),
         errors.Overloaded: Answer(429, "rate_limit_error", "queue_full"),
         errors.DeadlineExceeded: Answer(504, SERVER, "deadline_exceeded"),

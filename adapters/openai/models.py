@@ -82,6 +82,7 @@ def model_body(model: ModelStatus) -> dict[str, Any]:
         "reason": model.reason or None,
         "disabled": model.disabled,
         "description": model.description or None,
+        "usage": model.usage or None,
         "backend": model.backend or None,
         "context_length": model.context_tokens,
         "aliases": list(model.aliases),
@@ -103,9 +104,11 @@ def find_model(index: Iterable[ModelStatus], name: str) -> ModelStatus | None:
 
 
 def loading_note(index: Iterable[ModelStatus], name: str) -> str:
-    """What a client that waits for `name` is told: "loading 42 %" or "queued"."""
+    """What a client that waits for `name` is told: "downloading 34 % (0.7 of 2.1 GB)", "loading 42 %" or "queued"."""
     model = find_model(index, name)
     for version in model.versions if model is not None else ():
         if version.state == "LOADING":
+            if version.reason:
+                return version.reason
             return "loading" if version.progress is None else f"loading {version.progress * 100:.0f} %"
     return "queued"

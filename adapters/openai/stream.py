@@ -35,6 +35,9 @@ class Frames(Protocol):
         ...
 
 
+PROGRESS_S = 2.0
+"""A client that hears of a load or a download hears again when there is news, no more often than this."""
+
 _MOST_WAITING = 1 << 16
 _HEADERS = MappingProxyType(
     {
@@ -101,9 +104,10 @@ class Inbox:
 
 class EventStream:
     """An ASGI answer. Until the first chunk exists nothing is sent, so that an error can still have a status;
-    only when that takes longer than `keepalive_s` do the headers go out with a ping.
+    only when that takes longer than `keepalive_s` do the headers go out with a ping. From then on one goes out whenever
+    the words change, and at the latest after `keepalive_s`.
 
-    `progress` gives the words of such a ping. `settle` is awaited when all events are there or, with what failed, no
+    `progress` gives the words of a ping. `settle` is awaited when all events are there or, with what failed, no
     more will come, before the end is sent.
     """
 
@@ -125,6 +129,8 @@ class EventStream:
         self._ignored = ignored
         self._is_started = False
         self._has_chunks = False
+        self._words = ""
+        self._silent_s = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         inbox = Inbox()
@@ -145,7 +151,9 @@ class EventStream:
         client left."""
         running = len(self._sources)
         while running:
-            items = await inbox.take(self._keepalive_s)
+            is_waiting = self._is_started and not self._has_chunks
+            pause_s = min(PROGRESS_S, self._keepalive_s) if is_waiting else self._keepalive_s
+            items = await inbox.take(pause_s)
             out: list[bytes] = []
             failure: Exception | None = None
             for prompt, event in items:
@@ -173,7 +181,10 @@ class EventStream:
                 self._has_chunks = True
             elif not items:
                 words = "waiting for the next token" if self._has_chunks else self._progress()
-                out.append(self._frames.ping(words))
+                self._silent_s += pause_s
+                if words != self._words or self._silent_s >= self._keepalive_s:
+                    self._words, self._silent_s = words, 0.0
+                    out.append(self._frames.ping(words))
             if out:
                 await self._send(send, b"".join(out), more=running > 0)
         return None

@@ -151,22 +151,25 @@ class EchoEngine(EchoBase, StepEngine):
         if len(lanes) < len(plan.rows) or len(seqs) < len(plan.rows):
             raise EngineError("two rows of the step have the same lane or the same sequence")
         for row in plan.rows:
-            held, size = len(self._lane(row.lane).context), len(row.tokens)
-            where = f"sequence {row.seq} on lane {row.lane}"
-            if row.seq not in self._samplers:
-                raise EngineError(f"{where} is not open")
-            if row.start != held:
-                raise EngineError(f"{where} starts at {row.start}, but the lane holds {held} tokens")
-            if size == 0:
-                raise EngineError(f"{where} has no tokens to compute")
-            if held + size > self.info.context_tokens:
-                raise EngineError(
-                    f"{where} would hold {held + size} tokens; the context is {self.info.context_tokens}"
-                )
-            if row.drafts and not self.info.draftable:
-                raise EngineError(f"{where} has drafts, but this engine is not draftable")
-            if not 0 <= min(row.tokens) <= max(row.tokens) < ByteTokenizer.VOCABULARY:
-                raise EngineError(f"{where} has a token outside the vocabulary of {ByteTokenizer.VOCABULARY}")
+            if wrong := self._wrong(row):
+                raise EngineError(f"sequence {row.seq} on lane {row.lane} {wrong}")
+
+    def _wrong(self, row: PlanRow) -> str:
+        """What the contract forbids about a row; nothing where it is right."""
+        held, size = len(self._lane(row.lane).context), len(row.tokens)
+        if row.seq not in self._samplers:
+            return "is not open"
+        if row.start != held:
+            return f"starts at {row.start}, but the lane holds {held} tokens"
+        if size == 0:
+            return "has no tokens to compute"
+        if held + size > self.info.context_tokens:
+            return f"would hold {held + size} tokens; the context is {self.info.context_tokens}"
+        if row.drafts and not self.info.draftable:
+            return "has drafts, but this engine is not draftable"
+        if not 0 <= min(row.tokens) <= max(row.tokens) < ByteTokenizer.VOCABULARY:
+            return f"has a token outside the vocabulary of {ByteTokenizer.VOCABULARY}"
+        return ""
 
     def _compute(self, row: PlanRow) -> ResultRow:
         lane, sampler = self._lanes[row.lane], self._samplers[row.seq]

@@ -41,6 +41,7 @@ SPEC = BackendSpec(
     shape="stream",
     options=OPTIONS,
     claims=claims,
+    overhead_bytes=600 * 2**20,
     probe="backends.exllamav2.probe:probe",
     summary="EXL2, GPTQ and FP16 models on exllamav2, on NVIDIA GPUs.",
 )

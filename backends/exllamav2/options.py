@@ -18,6 +18,11 @@ _SHARES = r"^\s*\d+(\.\d+)?(\s*,\s*\d+(\.\d+)?)*\s*$"
 OPTIONS: dict[str, Any] = {
     "type": "object",
     "properties": {
+        "trust_remote_code": {
+            "type": "boolean",
+            "deprecated": True,
+            "description": "No effect: exllamav2 runs no code of a model.",
+        },
         "cache_type": {
             "type": "string",
             "enum": [*CACHE_TYPES, *(name.lower() for name in CACHE_TYPES)],

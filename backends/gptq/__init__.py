@@ -29,6 +29,7 @@ SPEC = BackendSpec(
     engine="backends.gptq.engine:GptqEngine",
     options=OPTIONS,
     claims=claims,
+    overhead_bytes=450 * 2**20,
     probe="backends.gptq.probe:probe",
     summary="GPTQ checkpoints on GPT-QModel, with continuous batching; CPUs and CUDA GPUs.",
 )

@@ -8,8 +8,10 @@ import ctypes
 import mmap
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from llama_cpp import llama_cpp as ll
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from backends.contract import (
     LoadRequest,
     PlanRow,
     Progress,
+    PromptCache,
     ResultRow,
     Sampling,
     StepEngine,
@@ -28,9 +31,10 @@ from backends.contract import (
     StepResult,
     TokenLogprobs,
 )
+from backends.llamacpp.adapters import Adapters, listed_adapters
 from backends.llamacpp.batch import Batch, FloatRows, Placed
 from backends.llamacpp.embedding import TEXTS, Embedder
-from backends.llamacpp.loading import Header, engine_version, find_file, load_model, new_context
+from backends.llamacpp.loading import Header, all_parts, engine_version, find_file, load_model, new_context
 from backends.llamacpp.logs import last_errors, log_bridge
 from backends.llamacpp.memory import Pool, plan_pool
 from backends.llamacpp.parameters import (
@@ -41,11 +45,13 @@ from backends.llamacpp.parameters import (
     start_backend,
     ubatch_tokens,
 )
+from backends.llamacpp.prompt_cache import prompt_cache
 from backends.llamacpp.sampling import Distribution, Logits, Sampler, allow_only
 from backends.llamacpp.small_batches import TILE_TOKENS, SmallBatches
 from backends.llamacpp.vocabulary import Vocabulary
 
 NO_SLOT = 1
+NO_ROOM = "the KV cache has no room left"
 PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
@@ -71,10 +77,14 @@ class LlamaCppEngine(StepEngine):
                 "lower scheduler.max_lanes or scheduler.cached_lanes"
             )
         path = find_file(request.weights)
+        adapters = listed_adapters(request.options, path.parent)
         start_backend(request.options)
         self._model = load_model(path, request.options, progress, device=request.device)
         try:
-            self.info = self._prepare(request)
+            self._adapters = Adapters(self._model, adapters)
+            info = self._prepare(request)
+            files = [*all_parts(path), *(each.path for each in adapters)]
+            self.info = msgspec.structs.replace(info, prompt_cache=self._prompt_cache(request, files))
         except BaseException:
             self.unload()
             raise
@@ -96,6 +106,7 @@ class LlamaCppEngine(StepEngine):
         self._memory = ll.llama_get_memory(self._context)
         self._batch = Batch(request.max_batch_tokens)
         self._logits = FloatRows(self._vocabulary.size)
+        self._adapters.apply(self._context, None)
         if request.embeddings or not self._memory:
             kv_bytes += self._prepare_embeddings(request, header, pool)
         kv_tokens = ll.llama_n_ctx(self._context)
@@ -117,6 +128,8 @@ class LlamaCppEngine(StepEngine):
             prefix=self._prefix(can_cut),
             shares_kv=can_cut,
             draftable=can_cut,
+            mixed_adapters=True,
+            adapters=self._adapters.names,
             capabilities=self._capabilities(),
             engine=engine_version(),
             description=header.description(),
@@ -134,12 +147,20 @@ class LlamaCppEngine(StepEngine):
             request, context_tokens=pool.context_tokens, texts=TEXTS, is_causal=header.is_causal
         )
         context, kv_bytes = new_context(self._model, params, purpose="embeddings")
+        self._adapters.apply(context, None)
         self._embedder = Embedder(
             context,
             length=ll.llama_model_n_embd_out(self._model),
             pooling=request.options.get("pooling") or header.pooling,
         )
         return kv_bytes
+
+    def _prompt_cache(self, request: LoadRequest, files: Sequence[Path]) -> PromptCache | None:
+        # Where a model has factors for long contexts, what counts is how long the context may become.
+        trained = Header(self._model).own("rope.scaling.original_context_length") or 0
+        is_long = ll.llama_n_ctx(self._context) > int(trained)
+        context = (*cache_types(request.options), is_long)
+        return prompt_cache(request, files=files, engine=engine_version(), context=context)
 
     def _longest_text(self) -> int:
         """Tokens of a text that a vector can be made of, beside the marks that are put around it."""
@@ -160,8 +181,9 @@ class LlamaCppEngine(StepEngine):
         return "tokens" if can_cut else "tip"
 
     def _capabilities(self) -> frozenset[str]:
-        generates = ("logit_bias", "logprobs", "mask", "prompt_logprobs") if self._memory else ()
-        return frozenset(generates) | ({"embeddings"} if self._embedder else set())
+        generates = {"logit_bias", "logprobs", "mask", "prompt_logprobs"} if self._memory else set()
+        embeds = {"embeddings"} if self._embedder else set()
+        return frozenset(generates | embeds | ({"adapters"} if generates and self._adapters.names else set()))
 
     def unload(self) -> None:
         """Free samplers, contexts and weights. May be called again."""
@@ -219,14 +241,29 @@ class LlamaCppEngine(StepEngine):
         rows = [row for row in plan.rows if row.seq not in refused]
         results = {seq: ResultRow(seq=seq, error=reason) for seq, reason in refused.items()}
         if rows:
-            computed = self._compute(rows)
+            computed = self._compute_adapters(rows)
             if computed is None:
                 return StepResult(fit=False)
             results |= computed
         return StepResult(rows=tuple([results[row.seq] for row in plan.rows]))
 
+    def _compute_adapters(self, rows: Sequence[PlanRow]) -> dict[int, ResultRow] | None:
+        """The results of `rows` by sequence, one adapter after the other, as llama.cpp applies each to a whole
+        computation; None where they have no room."""
+        if not self._adapters.names:
+            return self._compute(rows)
+        results: dict[int, ResultRow] = {}
+        for adapter in dict.fromkeys([row.adapter for row in rows]):
+            own = [row for row in rows if row.adapter == adapter]
+            self._adapters.apply(self._context, adapter)
+            computed = self._compute(own)
+            if computed is None and not results:
+                return None
+            results |= computed or {row.seq: ResultRow(seq=row.seq, error=NO_ROOM) for row in own}
+        return results
+
     def _compute(self, rows: Sequence[PlanRow]) -> dict[int, ResultRow] | None:
-        """The results of `rows` by sequence, got the quickest way; None where they have no room."""
+        """The results of `rows` of one adapter, got the quickest way; None where they have no room."""
         tokens = sum([len(row.tokens) for row in rows])
         are_single = tokens == len(rows)
         way = self._small_batches.way(tokens, are_single=are_single)
@@ -266,15 +303,15 @@ class LlamaCppEngine(StepEngine):
             if computed is None and not results:
                 return None
             # Those before it are computed and drawn already, which cannot be taken back.
-            results |= computed or {row.seq: ResultRow(seq=row.seq, error="the KV cache has no room left")}
+            results |= computed or {row.seq: ResultRow(seq=row.seq, error=NO_ROOM)}
         return results
 
     def _refusal(self, row: PlanRow) -> str | None:
         """Why a row cannot be computed, or None. llama.cpp would refuse the whole batch for it."""
         if not self._memory:
             return "this model makes embeddings only; it cannot generate text"
-        if row.adapter is not None:
-            return "llamacpp does not serve adapters yet"
+        if row.adapter is not None and row.adapter not in self._adapters.names:
+            return f"the model has no adapter {row.adapter!r}"
         if row.drafts and not self.info.draftable:
             return "this model's state cannot be cut, so its drafts cannot be verified"
         if row.drafts and (row.mask is not None or row.prompt_logprobs is not None):

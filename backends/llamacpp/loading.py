@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,8 @@ from backends.llamacpp.embedding import Pooling
 from backends.llamacpp.logs import last_errors, log_bridge
 from backends.llamacpp.memory import ModelShape
 from backends.llamacpp.parameters import model_params
+
+PART = re.compile(r"(?P<stem>.+)-[0-9]{5}-of-(?P<total>[0-9]{5})\.gguf")
 
 # First four bytes of the formats before GGUF, as they lie on disk.
 GGML_ERA = {b"lmgg": "ggml", b"fmgg": "ggmf", b"tjgg": "ggjt", b"algg": "ggla"}
@@ -40,6 +43,18 @@ def find_file(weights: str) -> Path:
         raise LoadError(f"cannot read {path}: {error.strerror}") from error
     _check_magic(path, magic)
     return path
+
+
+def all_parts(path: Path) -> list[Path]:
+    """The file itself, or all that it was split into. Raises LoadError where one is missing."""
+    split = PART.fullmatch(path.name)
+    if split is None:
+        return [path]
+    total = int(split["total"])
+    parts = [path.with_name(f"{split['stem']}-{n:05}-of-{total:05}.gguf") for n in range(1, total + 1)]
+    if missing := [part.name for part in parts if not part.is_file()]:
+        raise LoadError(f"{path} is one of {total} parts, and missing are: {', '.join(missing[:5])}")
+    return parts
 
 
 def _check_magic(path: Path, magic: bytes) -> None:

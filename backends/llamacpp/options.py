@@ -20,6 +20,11 @@ def _flag(description: str) -> dict[str, Any]:
 OPTIONS: dict[str, Any] = {
     "type": "object",
     "properties": {
+        "trust_remote_code": {
+            "type": "boolean",
+            "deprecated": True,
+            "description": "No effect: a GGUF is numbers and texts only.",
+        },
         "cache_type_k": _choice("Number format of the keys in the KV cache (default f16).", *CACHE_TYPES),
         "cache_type_v": _choice(
             "Number format of the values in the KV cache (default f16); the q formats need flash attention.",
@@ -70,6 +75,66 @@ OPTIONS: dict[str, Any] = {
         "swa_full": _flag(
             "Keep the whole past of sliding-window layers, so that prefixes can be reused (default true)."
         ),
+        "prompt_cache_path": {
+            "type": "string",
+            "minLength": 1,
+            "description": "Keep what was computed of prompts on disk, for the next start; the name of a folder among "
+            "the prompt caches in the state folder.",
+        },
+        "prompt_cache_all": _flag("Keep what was computed of answers on disk, too (default false)."),
+        "prompt_cache_ro": _flag("Use what is kept on disk and write nothing (default false)."),
+        "prompt_cache_bytes": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "Most that is kept on disk (default 4 GiB); what was used longest ago goes first.",
+        },
+        "lora_modules": {
+            "oneOf": [
+                {"type": "object", "additionalProperties": {"type": "string", "minLength": 1}},
+                {
+                    "type": "array",
+                    "items": {
+                        "oneOf": [
+                            {"type": "string", "pattern": "^[^=]+=.+"},
+                            {
+                                "type": "object",
+                                "properties": {
+                                    "name": {"type": "string"},
+                                    "path": {"type": "string"},
+                                    "scale": {"type": "number"},
+                                },
+                                "required": ["name", "path"],
+                                "additionalProperties": False,
+                            },
+                        ]
+                    },
+                },
+            ],
+            "description": "LoRA adapters as GGUF files: name -> file, or a list of `name=file` or of mappings with "
+            "name, path and scale. Asked for as model:name.",
+        },
+        "lora_adapter": {
+            "type": "string",
+            "minLength": 1,
+            "description": "A LoRA adapter (GGUF file) that is applied to every request.",
+        },
+        "lora_adapters": {
+            "type": "array",
+            "items": {"type": "string", "minLength": 1},
+            "description": "LoRA adapters (GGUF files) that are all applied to every request; for some to choose from "
+            "see lora_modules.",
+        },
+        "lora_scale": _number("How strongly lora_adapter acts (default 1)."),
+        "lora_scales": {
+            "type": "array",
+            "items": {"type": "number"},
+            "description": "How strongly each of lora_adapters acts (default 1).",
+        },
+        "lora_base": {
+            "type": "string",
+            "deprecated": True,
+            "description": "No effect: an adapter is applied to the weights as they are, quantised or not.",
+        },
         "numa": _choice(
             "Memory placement on machines with several sockets.", "distribute", "isolate", "numactl"
         ),

@@ -28,6 +28,7 @@ SPEC = BackendSpec(
     aliases=ALIASES,
     families=("transformers",),
     engine="backends.openvino.engine:OpenVinoEngine",
+    overhead_bytes=300 * 2**20,
     probe="backends.openvino.probe:probe",
     claims=claims,
     shape="stream",

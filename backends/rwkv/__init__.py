@@ -27,6 +27,7 @@ SPEC = BackendSpec(
     engine="backends.rwkv.engine:RwkvEngine",
     options=OPTIONS,
     claims=claims,
+    overhead_bytes=350 * 2**20,
     probe="backends.rwkv.probe:probe",
     summary="RWKV models (.pth, versions 4 to 7) on PyTorch, on CPUs and GPUs.",
 )

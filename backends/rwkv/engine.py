@@ -29,7 +29,7 @@ from backends.rwkv.checkpoint import Checkpoint, find_file, read_checkpoint
 from backends.rwkv.forward import Forward, Piece
 from backends.rwkv.library import Library, load_library, world_vocabulary
 from backends.rwkv.states import States
-from backends.rwkv.strategy import Strategy, choose_strategy
+from backends.rwkv.strategy import Strategy, choose_strategy, threads_for
 from backends.rwkv.text import CHAT_STOPS, CHAT_TEMPLATE, Text, find_text
 from backends.sampling import Sampler, log_softmax, token_logprobs
 
@@ -53,7 +53,6 @@ class RwkvEngine(StepEngine):
     # Loading
 
     def load(self, request: LoadRequest, progress: Progress) -> EngineInfo:
-        torch.set_num_threads(request.threads)
         progress(0.0)
         if request.embeddings:
             raise LoadError("rwkv makes no embeddings; remove `embeddings` from the model's config.yaml")
@@ -72,6 +71,8 @@ class RwkvEngine(StepEngine):
             world_file=world_vocabulary(),
         )
         _check_memory(checkpoint, strategy, request)
+        weights_bytes = checkpoint.parameters * strategy.weight_bytes
+        torch.set_num_threads(threads_for(weights_bytes, asked=request.threads))
         progress(0.1)
         library = load_library(checkpoint, strategy)
         progress(0.9)

@@ -7,6 +7,11 @@ PART = r"(cpu|mps|cuda(:[0-9]+)?) +(fp32|fp16|bf16)(i8)?( +\*[0-9]+\+?)?"
 OPTIONS: dict[str, Any] = {
     "type": "object",
     "properties": {
+        "trust_remote_code": {
+            "type": "boolean",
+            "deprecated": True,
+            "description": "No effect: RWKV checkpoints are numbers only.",
+        },
         "strategy": {
             "type": "string",
             "pattern": rf"^ *{PART} *(-> *{PART} *)*$",
@@ -19,8 +24,8 @@ OPTIONS: dict[str, Any] = {
             "type": "string",
             "minLength": 1,
             "description": (
-                '"world", or a file of the tokenizers library beside the weights. Default: <model>.tokenizer.json '
-                "where it is there, else world where the model's vocabulary is that one."
+                '"world", or a file of the tokenizers library, beside the weights or from the repository. Default: '
+                "<model>.tokenizer.json where it is there, else world where the model's vocabulary is that one."
             ),
         },
     },

@@ -12,6 +12,8 @@ WORLD = "world"
 WORLD_SIZE = 65_536
 """Rows of the output layer of a model with the World vocabulary, which has some tokens less."""
 
+FOLDERS_ABOVE = 4
+
 END_ID = 0
 END_TEXT = "<|endoftext|>"
 
@@ -127,9 +129,11 @@ def find_text(weights: Path, wanted: str | None, *, vocabulary: int, world_file:
     if wanted == WORLD:
         with world_file.open(encoding="utf-8") as lines:
             return WorldText(lines)
-    path = weights.parent / wanted
-    if not path.is_file():
-        raise LoadError(f"there is no tokenizer {path}; correct `tokenizer` in the model's config.yaml")
+    # Beside the weights, or relative to a folder above them: the version's, the model's, the repository.
+    places = [folder / wanted for folder in weights.parents[:FOLDERS_ABOVE]]
+    path = next(filter(Path.is_file, places), None)
+    if path is None:
+        raise LoadError(f"there is no tokenizer {places[0]}; correct `tokenizer` in the model's config.yaml")
     return FileText(path)
 
 

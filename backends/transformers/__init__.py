@@ -27,6 +27,7 @@ SPEC = BackendSpec(
     engine="backends.transformers.engine:TransformersEngine",
     options=OPTIONS,
     claims=claims,
+    overhead_bytes=450 * 2**20,
     probe="backends.transformers.probe:probe",
     summary="Hugging Face models on PyTorch, with continuous batching and bitsandbytes; CPUs and GPUs.",
 )

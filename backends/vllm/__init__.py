@@ -28,6 +28,7 @@ SPEC = BackendSpec(
     shape="stream",
     options=OPTIONS,
     claims=claims,
+    overhead_bytes=800 * 2**20,
     probe="backends.vllm.probe:probe",
     summary="Hugging Face models on vLLM, with its own continuous batching, on GPUs and CPUs.",
 )

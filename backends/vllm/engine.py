@@ -48,6 +48,7 @@ class VllmEngine(StreamEngine):
             lanes=request.running_lanes,
             prefix="tokens",
             mixed_adapters=True,
+            adapters=tuple([adapter.name for adapter in self._adapters]),
             capabilities=CAPABILITIES | ({"adapters"} if self._adapters else set()),
             engine=engine_version(),
             description=loaded.description,

@@ -34,7 +34,8 @@ class Environments:
     """Those in `STATE_DIR/environments`."""
 
     def __init__(self, state_dir: Path) -> None:
-        self.folder = state_dir.absolute() / "environments"
+        self.state_dir = state_dir.absolute()
+        self.folder = self.state_dir / "environments"
         self._mine: WorkerHalf | None = None
 
     def all(self) -> tuple[Environment, ...]:

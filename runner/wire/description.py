@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from backends.contract import BackendSpec, PlainClaims, Probe
+from backends.contract import OVERHEAD_BYTES, BackendSpec, PlainClaims, Probe
 
 
 class DescribedBackend(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,6 +17,7 @@ class DescribedBackend(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
     options: dict[str, Any] = {}
+    overhead_bytes: int = OVERHEAD_BYTES
     probe: str = ""
     summary: str = ""
     claims: PlainClaims | None = None
@@ -33,6 +34,7 @@ class DescribedBackend(msgspec.Struct, frozen=True, kw_only=True):
             aliases=self.aliases,
             families=self.families,
             options=self.options,
+            overhead_bytes=self.overhead_bytes,
             probe=self.probe,
             summary=self.summary,
         )

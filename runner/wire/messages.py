@@ -52,21 +52,51 @@ class SchedulerLimits(msgspec.Struct, frozen=True, kw_only=True):
 class TemplateTexts(msgspec.Struct, frozen=True, kw_only=True):
     """What a configuration says of the model's templates and markup; None means what the model itself has.
 
-    `chat` and `edit` are Jinja2. `tool_format` names a format of tool calls, "none" for none. `reasoning_tags` are
-    the texts before and behind reasoning, none of them where it is not to be told apart.
+    The templates are Jinja2; of `chat` and its like those of the model itself are used where it has one and
+    `prefers_own` is set. `joiner` stands between messages that `chat_message` or `roles` made; `reply_prefix` begins
+    every answer; `system_prompt` is for chats without one. `tool_format` names a format of tool calls, "none" for none.
+    `reasoning_tags` are the texts before and behind reasoning, none of them where it is not to be told apart.
+    `variables` are those of the chat template that a request does not give.
     """
 
     chat: str | None = None
+    chat_message: str | None = None
+    completion: str | None = None
     edit: str | None = None
+    function: str | None = None
+    joiner: str = "\n"
+    reply_prefix: str = ""
+    roles: dict[str, str] = {}
+    system_prompt: str = ""
+    prefers_own: bool = False
     tool_format: str | None = None
     reasoning_tags: tuple[str, ...] | None = None
+    variables: dict[str, Any] = {}
+
+
+class Pattern(msgspec.Struct, frozen=True, array_like=True):
+    """A regular expression for Python's `regex` package, for a text as it is, and for one that may still grow."""
+
+    whole: str
+    growing: str
+
+
+class CleanUp(msgspec.Struct, frozen=True, kw_only=True):
+    """What is done to every answer, in this order: matches of `cutstrings` are cut; of `extract_regex` the first
+    matches stay alone; each prefix and each suffix is cut, with the space around."""
+
+    cutstrings: tuple[Pattern, ...] = ()
+    extract_regex: tuple[Pattern, ...] = ()
+    trimspace: tuple[str, ...] = ()
+    trimsuffix: tuple[str, ...] = ()
 
 
 # Server to worker.
 
 
 class Start(msgspec.Struct, frozen=True, tag="start", array_like=True, kw_only=True):
-    """The first frame: which engine to load, with what, and the request defaults of the model."""
+    """The first frame: which engine to load, with what, and the request defaults of the model. `grammar` is GBNF that
+    binds answers which their request does not bind."""
 
     protocol: int
     engine: str
@@ -77,6 +107,8 @@ class Start(msgspec.Struct, frozen=True, tag="start", array_like=True, kw_only=T
     stop: tuple[str, ...] = ()
     warmup: tuple[str, ...] = ()
     matryoshka: bool = False
+    grammar: str | None = None
+    clean_up: CleanUp | None = None
 
 
 class Submit(msgspec.Struct, frozen=True, tag="submit", array_like=True):

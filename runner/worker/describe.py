@@ -82,6 +82,7 @@ def _described(spec: BackendSpec, *, is_built_in: bool, found: Probe | None) -> 
         aliases=spec.aliases,
         families=spec.families,
         options=spec.options,
+        overhead_bytes=spec.overhead_bytes,
         probe=spec.probe,
         summary=spec.summary,
         claims=spec.claims if isinstance(spec.claims, PlainClaims) else None,

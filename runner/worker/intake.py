@@ -11,13 +11,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from backends.contract import NO_LIMIT, Constraint, Engine, EngineInfo, EngineRequest, Sampling, StepEngine
+from backends.contract import (
+    NO_LIMIT,
+    Constraint,
+    Engine,
+    EngineError,
+    EngineInfo,
+    EngineRequest,
+    Sampling,
+    StepEngine,
+)
 from runner.errors import ContextLengthExceeded, InvalidRequest, UnsupportedFeature, WrongKind
-from runner.wire.messages import Start
+from runner.wire.messages import CleanUp, Start
 from runner.wire.requests import STRICT, ChatPrompt, GenerateRequest, Prompt
 from runner.worker.grammar.forms import OutputForm, Reasoning
 from runner.worker.jobs import Job
 from runner.worker.output.markup import Markup
+from runner.worker.output.parts import TextFilter
 from runner.worker.prompts import PromptReader, param_of
 from runner.worker.sequence import Sequence, SequenceLimits
 
@@ -27,6 +37,9 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 SEEDS = 2**63
+
+GRAMMAR = "grammar"
+"""The configuration's key, as a request's field."""
 
 SAMPLING_FIELDS = frozenset(Sampling.__struct_fields__)
 
@@ -39,12 +52,14 @@ class Intake:
         self._info = info
         self._clock = clock
         self._stop = start.stop
-        self._has_template = start.template.chat is not None
+        self._reply_prefix = start.template.reply_prefix
+        self._new_cleaner = _cleaners(start.clean_up)
         self._limits = start.limits
+        self._grammar = start.grammar
         self._defaults = {**info.generation_defaults, **start.defaults}
         self._ids = itertools.count(1)
         self.prompts = PromptReader(engine, info, start)
-        self._markup = Markup(engine, start.template.chat or info.chat_template or "", start.template)
+        self._markup = Markup(engine, self.prompts.chats.source, start.template)
 
     def job(self, call: int, request: GenerateRequest) -> Job:
         """The call, its prompt tokenised and checked. Raises InvalidRequest and its kinds."""
@@ -73,11 +88,18 @@ class Intake:
             engine=self._engine,
             markup=self._markup,
             clock=self._clock,
+            begins="" if request.constraint is not None or _must_call(request) else self._reply_prefix,
+            new_cleaner=lambda: self._cleaner(request),
         )
+
+    def _cleaner(self, request: GenerateRequest) -> TextFilter | None:
+        """What the configuration has cut from answers; an answer of a given form stays as it is."""
+        form = request.constraint
+        return None if form is not None and form.source != self._grammar else self._new_cleaner()
 
     def _stops(self, prompt: Prompt) -> tuple[str, ...]:
         """What ends an answer: the configuration's texts, and those of the engine's own turns in a chat."""
-        is_own = isinstance(prompt, ChatPrompt) and not self._has_template
+        is_own = isinstance(prompt, ChatPrompt) and self.prompts.chats.is_own
         return (*self._stop, *(self._info.chat_stops if is_own else ()))
 
     def idle(self, request: GenerateRequest) -> tuple[str, ...]:
@@ -224,7 +246,14 @@ class Intake:
             min_tokens=_first(request.min_tokens, defaults.get("min_tokens")),
             ignore_eos=_first(request.ignore_eos, defaults.get("ignore_eos")),
             stop_token_ids=(*request.stop_token_ids, *defaults.get("stop_token_ids", ())),
+            constraint=self._default_form(request),
         )
+
+    def _default_form(self, request: GenerateRequest) -> Constraint | None:
+        """What binds the answer: the request's word, or the configuration's grammar where no calls are offered."""
+        if request.constraint is not None or request.tool_use is not None or self._grammar is None:
+            return request.constraint
+        return Constraint("gbnf", self._grammar, param=GRAMMAR)
 
     def _max_tokens(self, job: Job) -> int:
         wanted = _first(job.request.max_tokens, self._defaults.get("max_tokens"))
@@ -260,6 +289,20 @@ class Intake:
                 raise UnsupportedFeature(
                     f"this model's engine ({self._info.engine}) cannot do {words}", param=param
                 )
+
+
+def _cleaners(clean_up: CleanUp | None) -> Callable[[], TextFilter | None]:
+    """Raises EngineError."""
+    if clean_up is None:
+        return lambda: None
+    try:
+        from runner.worker.output.cleaning import Cleaner
+    except ImportError as error:
+        raise EngineError(
+            "cutstrings, extract_regex, trimspace and trimsuffix need the package regex, which is not installed in the "
+            "environment of this model's engine; make it anew"
+        ) from error
+    return lambda: Cleaner(clean_up)
 
 
 def bound_by(request: GenerateRequest) -> str:

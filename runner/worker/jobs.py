@@ -1,6 +1,6 @@
 """A request inside the worker: its samples' text, and the messages that report them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from backends.contract import Engine, TokenLogprobs
@@ -9,6 +9,7 @@ from runner.wire.messages import CallDelta, CallFailed, CallFinished, FromWorker
 from runner.wire.requests import Delta, Finished, GenerateRequest, TokenText, ToolCallDelta, Usage
 from runner.worker.output.markup import Markup
 from runner.worker.output.message import Gain, MessageReader, merged
+from runner.worker.output.parts import TextFilter
 from runner.worker.text import Fed, StopMatcher, TextStream
 
 
@@ -21,9 +22,10 @@ class Read(NamedTuple):
 
 class Sample:
     """One of a request's `n` outputs. Tokens whose text is held back wait here with their log-probabilities.
-    `message` is None where the text is the message."""
+    `message` is None where the text is the message, `cleaner` where nothing is to be cut from that."""
 
     __slots__ = (
+        "cleaner",
         "is_finished",
         "logprobs",
         "message",
@@ -33,9 +35,12 @@ class Sample:
         "tokens",
     )
 
-    def __init__(self, text: TextStream, message: MessageReader | None) -> None:
+    def __init__(
+        self, text: TextStream, message: MessageReader | None, cleaner: TextFilter | None = None
+    ) -> None:
         self.text = text
         self.message = message
+        self.cleaner = cleaner
         self.tokens: tuple[int, ...] = ()
         self.num_text_tokens = 0
         self.logprobs: tuple[TokenText, ...] = ()
@@ -75,10 +80,13 @@ class Sample:
         """What `tokens` add to the text, or `text` where the engine gives that. After a stop text nothing more must
         be read."""
         fed = self.text.feed(tokens) if text is None else self.text.feed_text(text)
-        if not is_last or fed.stop is not None:
+        if is_last and fed.stop is None:
+            tail = self.text.flush()
+            fed = Fed(fed.text + tail.text, tail.stop)
+        if self.cleaner is None:
             return fed
-        tail = self.text.flush()
-        return Fed(fed.text + tail.text, tail.stop)
+        cleaned = self.cleaner.feed(fed.text)
+        return Fed(cleaned + (self.cleaner.flush() if is_last or fed.stop is not None else ""), fed.stop)
 
     def read_message(
         self,
@@ -103,15 +111,28 @@ class Sample:
             stop = message.stop or fed.stop
             if stop is not None or message.is_done:
                 break
-        if is_last or stop is not None or message.is_done:
+        has_ended = is_last or stop is not None or message.is_done
+        if has_ended:
             gains += message.flush()
+        if self.cleaner is not None:
+            gains = list(_cleaned(gains, self.cleaner, has_ended=has_ended))
         return Read(merged(gains), message.stop or stop)
+
+
+def _cleaned(gains: Iterable[Gain], cleaner: TextFilter, *, has_ended: bool) -> Iterator[Gain]:
+    """The same with the content cleaned: what stands before calls, and what stands behind them, each by itself."""
+    for gain in gains:
+        text = cleaner.feed(gain.text)
+        yield Gain(gain.reasoning, text + (cleaner.flush() if gain.tool_calls else ""), gain.tool_calls)
+    if has_ended:
+        yield Gain(text=cleaner.flush())
 
 
 class Job:
     """What the worker knows of one call. Token counts are of all samples together. `prompt` is tokens, or for a
     text_only engine a text, of which that engine tells the `prompt_tokens`. `stops` are the model's own stop texts,
-    which end all that it writes; those of the request end the answer only."""
+    which end all that it writes; those of the request end the answer only. `new_cleaner` makes what cuts the rest.
+    An answer `begins` with a text of the configuration's."""
 
     def __init__(
         self,
@@ -123,6 +144,8 @@ class Job:
         engine: Engine,
         markup: Markup,
         clock: Callable[[], float],
+        new_cleaner: Callable[[], TextFilter | None] = lambda: None,
+        begins: str = "",
     ) -> None:
         self.call = call
         self.request = request
@@ -137,6 +160,8 @@ class Job:
         self._began: float | None = None  # when the first token was there
         self._output_s = 0.0
         self._markup = markup
+        self._new_cleaner = new_cleaner
+        self._begins = begins
         self.samples = [self._sample(stops) for _ in range(request.n)]
         if request.prompt_logprobs is not None:
             for sample in self.samples:
@@ -233,7 +258,7 @@ class Job:
         request = self.request
         content_stops = StopMatcher(request.stop, include=request.include_stop)
         prompt = self.prompt if self.prompt_text is None else self.prompt_text
-        message = self._markup.reader(request, prompt, content_stops)
+        message = self._markup.reader(request, prompt, content_stops, begins=self._begins)
         if message is None:
             stops = (*stops, *request.stop)
         token_bytes: Callable[[int], bytes]
@@ -241,7 +266,9 @@ class Job:
             token_bytes = self._special_bytes
         else:
             token_bytes = self._engine.token_bytes if message is None else self._markup.token_bytes
-        return Sample(TextStream(token_bytes, StopMatcher(stops, include=request.include_stop)), message)
+        matcher = StopMatcher(stops, include=request.include_stop)
+        text = TextStream(token_bytes, matcher, begins=self._begins)
+        return Sample(text, message, self._new_cleaner())
 
     def _special_bytes(self, token: int) -> bytes:
         return self._engine.token_bytes(token, special=True)

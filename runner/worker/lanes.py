@@ -14,6 +14,7 @@ from typing import Protocol
 
 from runner.worker.prefix_index import Key, PrefixIndex
 from runner.worker.prefix_store import PrefixStore, Stored
+from runner.worker.prompt_cache import PromptCache
 from runner.worker.snapshot_store import SnapshotStore
 
 RESTORE_TOKENS = 8
@@ -43,16 +44,28 @@ class Lane:
     """`tokens[:length]` is what the engine holds; tokens beyond are still to be computed.
 
     `owner` is the id of the running sequence, None when the lane is idle or free. `offloaded`: so many tokens of an
-    idle lane are in the store already.
+    idle lane are in the store already. The first `to_disk` are to be kept on disk, and `on_disk` of them are.
     """
 
-    __slots__ = ("index", "last_used", "length", "offloaded", "owner", "segments", "tokens")
+    __slots__ = (
+        "index",
+        "last_used",
+        "length",
+        "offloaded",
+        "on_disk",
+        "owner",
+        "segments",
+        "to_disk",
+        "tokens",
+    )
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.tokens: list[int] = []
         self.length = 0
         self.offloaded = 0
+        self.to_disk = 0
+        self.on_disk = 0
         self.owner: int | None = None
         self.segments: list[Segment] = []
         self.last_used = 0
@@ -75,14 +88,16 @@ class Lanes:
         most_idle: int | None = None,
         shares_kv: bool = True,
         store: PrefixStore | SnapshotStore | None = None,
+        prompts: PromptCache | None = None,
     ) -> None:
         """`count` lanes, of which at most `most_idle` (None: all) are kept for their prefix only. What an idle lane
-        held goes to `store` when the lane is evicted."""
+        held goes to `store` when the lane is evicted; prompts go to `prompts` on disk, if there is such a thing."""
         self._most_idle = count if most_idle is None else most_idle
         self.kv_tokens = kv_tokens
         self.used_tokens = 0
         self.prefixes = PrefixIndex()
         self.store = PrefixStore(0) if store is None else store
+        self.prompts = prompts
         self._engine = engine
         self.shares_kv = shares_kv
         self._lanes = [Lane(i) for i in range(count)]
@@ -132,6 +147,8 @@ class Lanes:
     def take_over(self, lane: Lane, owner: int, key: Key, tokens: list[int], *, keep: int) -> int:
         """Give an idle lane, cut to `keep` tokens, to a sequence that goes on from there; returns how many
         tokens were really kept."""
+        if keep < lane.to_disk:
+            self._write(lane, lane.to_disk)
         self.prefixes.remove(lane.index)
         kept = self._truncate(lane, keep)
         self._give(lane, owner, key, tokens)
@@ -150,18 +167,32 @@ class Lanes:
         target.length = keep
         return keep
 
+    def stored(self, key: Key, tokens: list[int]) -> Stored:
+        """The longest beginning of `tokens` that is kept outside of the lanes."""
+        stored = self.store.match(key, tokens)
+        if self.prompts is not None:
+            on_disk = self.prompts.match(key, tokens)
+            if on_disk.length > stored.length:
+                return on_disk
+        return stored
+
     def restore(self, lane: Lane, stored: Stored, most_tokens: int) -> int:
         """Bring back what is stored beyond the tokens that `lane` holds, about `most_tokens` of it; returns how many
         were moved, 0 where all is there or the rest has no room."""
         moved = 0
-        self.store.touch(stored.blocks)
+        self._touch_stored(stored)
         while moved < most_tokens and lane.length + RESTORE_TOKENS <= stored.length:
             number = lane.length // self.store.block_tokens
             start, block = number * self.store.block_tokens, stored.blocks[number]
-            if block.state is None or len(block.tokens) > self.free_tokens:
+            if len(block.tokens) > self.free_tokens:
+                break
+            state = block.read()
+            if state is None:
+                if self.prompts is not None:
+                    self.prompts.remove(block)
                 break
             lane.length = self._truncate(lane, start)
-            if lane.length < start or not self._engine.restore(lane.index, start, block.state):
+            if lane.length < start or not self._engine.restore(lane.index, start, state):
                 break
             self.advance(lane, len(block.tokens))
             moved += len(block.tokens)
@@ -180,9 +211,24 @@ class Lanes:
         else:
             self.evict(lane)
 
-    def keep(self, lane: Lane) -> None:
-        """Copy what the lane holds now to the store."""
+    def keep(self, lane: Lane, *, on_disk: bool = False) -> None:
+        """Copy what the lane holds now to the store, and to the disk if asked to."""
         self._store(lane, lane.length)
+        if on_disk:
+            self._write(lane, lane.length)
+
+    def write_back(self, most_tokens: int) -> bool:
+        """Keep about `most_tokens` more of an idle lane's prompt on disk; False where there is nothing to do now."""
+        if self.prompts is None or not self.prompts.takes_more:
+            return False
+        lane = next((lane for lane in self._lanes if lane.to_disk and lane.is_idle), None)
+        if lane is None:
+            return False
+        lane.on_disk += max(1, most_tokens // self.store.block_tokens) * self.store.block_tokens
+        self._write(lane, min(lane.on_disk, lane.to_disk))
+        if lane.on_disk >= lane.to_disk:
+            lane.to_disk = 0
+        return True
 
     def advance(self, lane: Lane, count: int, *, beyond: int = 0) -> None:
         """The engine has computed `count` more tokens of `lane`, and after them `beyond` that do not count."""
@@ -191,8 +237,9 @@ class Lanes:
         if beyond:
             self._engine.truncate(lane.index, lane.length)
 
-    def release(self, lane: Lane, *, cache: bool) -> None:
-        """The owner is done. With `cache` the lane stays, idle, for its prefix."""
+    def release(self, lane: Lane, *, cache: bool, to_disk: int = 0) -> None:
+        """The owner is done. With `cache` the lane stays, idle, for its prefix, of which the first `to_disk` tokens
+        are to be kept on disk."""
         lane.owner = None
         if not cache or lane.length == 0:
             self._empty(lane)
@@ -204,12 +251,14 @@ class Lanes:
             lane.tokens = lane.tokens[: lane.length]
             self.prefixes.add(lane.index, for_key, lane.tokens)
         self._touch(lane)
+        lane.to_disk = min(to_disk, lane.length)
         if self.num_idle > self._most_idle:
             self.evict(self.idle[0])
 
     def evict(self, lane: Lane) -> None:
         """Empty an idle lane, whose prefix goes to the store, and put it among the free ones."""
         self._store(lane, lane.length)
+        self._write(lane, lane.to_disk)
         self._empty(lane)
 
     def make_room(self, tokens: int, keep: Lane | None = None) -> bool:
@@ -234,10 +283,19 @@ class Lanes:
         return len(idle)
 
     def forget_prefixes(self) -> None:
-        """Empty every idle lane and the store."""
+        """Empty every idle lane and what is stored."""
         for lane in self.idle:
             self._empty(lane)
         self.store.clear()
+        if self.prompts is not None:
+            self.prompts.clear()
+
+    def close(self, timeout_s: float) -> None:
+        """Nothing more is computed: finish what the disk is to have."""
+        if self.prompts is not None:
+            for lane in self.idle:
+                self._write(lane, lane.to_disk, waits=False)
+            self.prompts.close(timeout_s)
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless lanes, segments, pool and index agree."""
@@ -265,6 +323,8 @@ class Lanes:
         assert 0 <= self.used_tokens <= self.kv_tokens, "the pool is overfull"
         self.prefixes.check_integrity()
         self.store.check_integrity()
+        if self.prompts is not None:
+            self.prompts.check_integrity()
 
     def _store(self, lane: Lane, count: int) -> None:
         if self.store.most_bytes:
@@ -272,6 +332,19 @@ class Lanes:
             self.store.add(
                 key, lane.tokens[:count], lambda start, stop: self._engine.save(lane.index, start, stop)
             )
+
+    def _write(self, lane: Lane, count: int, *, waits: bool = True) -> None:
+        """Keep the first `count` tokens of a lane on disk; not what comes too fast for it, unless nobody `waits`."""
+        if self.prompts is not None and count and (self.prompts.takes_more or not waits):
+            key = self.prefixes.key_of(lane.index)
+            self.prompts.add(
+                key, lane.tokens[:count], lambda start, stop: self._engine.save(lane.index, start, stop)
+            )
+
+    def _touch_stored(self, stored: Stored) -> None:
+        self.store.touch(stored.blocks)
+        if self.prompts is not None:
+            self.prompts.touch(stored.blocks)
 
     def _empty(self, lane: Lane) -> None:
         self.prefixes.remove(lane.index)
@@ -281,11 +354,12 @@ class Lanes:
         lane.tokens = []
         lane.length = 0
         lane.owner = None
+        lane.to_disk = 0
         self._free.append(lane)
 
     def _give(self, lane: Lane, owner: int, key: Key, tokens: list[int]) -> None:
         lane.owner = owner
-        lane.offloaded = 0
+        lane.offloaded = lane.to_disk = lane.on_disk = 0
         lane.tokens = tokens
         self.prefixes.add(lane.index, key, tokens)
         self._touch(lane)

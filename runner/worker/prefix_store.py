@@ -13,14 +13,29 @@ those that follow it.
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from runner.worker.prefix_index import Key, common_length
 
 BLOCK_TOKENS = 128
 
-Save = Callable[[int, int], memoryview | None]
-"""The engine's state for the tokens from one position to another; None where it has none to give."""
+
+class Parked(Protocol):
+    """A state that is not in memory."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def read(self) -> memoryview | None:
+        """None where it is lost."""
+
+    def discard(self) -> None:
+        """It is not wanted any more."""
+
+
+State = memoryview | Parked
+Save = Callable[[int, int], State | None]
+"""The state for the tokens from one position to another; None where there is none to give."""
 
 
 class Block:
@@ -28,7 +43,7 @@ class Block:
 
     __slots__ = ("children", "parent", "state", "tokens")
 
-    def __init__(self, parent: "Block | None", tokens: Sequence[int], state: memoryview | None) -> None:
+    def __init__(self, parent: "Block | None", tokens: Sequence[int], state: State | None) -> None:
         self.parent = parent
         self.tokens = tokens
         self.state = state
@@ -37,6 +52,15 @@ class Block:
     @property
     def size_bytes(self) -> int:
         return self.state.nbytes if self.state is not None else 0
+
+    def read(self) -> memoryview | None:
+        """The state, wherever it is; None where it is lost."""
+        return self.state if self.state is None or isinstance(self.state, memoryview) else self.state.read()
+
+    def discard(self) -> None:
+        """Let go of the state."""
+        if self.state is not None and not isinstance(self.state, memoryview):
+            self.state.discard()
 
 
 class Root(Block):
@@ -108,9 +132,22 @@ class PrefixStore:
             block = known
             path.append(block)
         self.touch(path)
+        self.trim()
+        self._forget(root)
+
+    def trim(self) -> None:
+        """Drop what is too much, least recently used first."""
         while self.used_bytes > self.most_bytes:
             self._drop(next(iter(self._used.values())))
-        self._forget(root)
+
+    def remove(self, block: Block) -> None:
+        """Forget a block and all that follow it."""
+        family = [block]
+        for each in family:
+            family += [child for children in each.children.values() for child in children]
+        for each in reversed(family):
+            if id(each) in self._used:
+                self._drop(each)
 
     def touch(self, blocks: Sequence[Block]) -> None:
         """Mark a path as used: its beginning last, so that no block goes before those that follow it."""
@@ -121,6 +158,7 @@ class PrefixStore:
     def clear(self) -> None:
         """Forget everything."""
         for block in self._used.values():
+            block.discard()
             # Parents and children hold each other, and the memory is to be free now, not when cycles are looked for.
             block.parent = None
             block.children.clear()
@@ -162,6 +200,7 @@ class PrefixStore:
             del parent.children[block.tokens[0]]
         del self._used[id(block)]
         block.parent = None
+        block.discard()
         self.used_bytes -= block.size_bytes
         if isinstance(parent, Root):
             self._forget(parent)

@@ -1,7 +1,8 @@
 """Guesses what a sequence says next from what it has said or read before: prompt look-up.
 
-Owns an index of one sequence's tokens, and how often its guesses are right. How many are worth verifying is decided
-elsewhere; the engine verifies them, so what comes out is what would have come out without.
+Owns an index of one sequence's tokens, the place that its end is following, and how often what stood there came next.
+How many guesses are worth verifying is decided elsewhere; the engine verifies them, so what comes out is what would
+have come out without.
 """
 
 from collections.abc import Sequence
@@ -9,51 +10,81 @@ from collections.abc import Sequence
 LENGTHS = (4, 2)
 """The last so many tokens are looked for, the longer run first: it is the better sign."""
 
+LEVELS = (16, 4, 1, 0)
+FIRST_CHANCES = (0.95, 0.8, 0.5, 0.2)
+"""The chance that a guess is right, before any was seen, where at least so many tokens came as they stood before."""
 
-FIRST_GUESS = 0.7
-"""The chance that a guess is right, before any was verified."""
+SKIPS_AFTER = 8
+"""Where so many tokens came as they stood before and the next one did not, one word may have been put for another."""
 
-_WEIGHT = 0.1  # of one verified guess in the running mean
-_RECOVERY = 0.02  # of the first guess, each time that none was made: what was copied once may be copied again
+_WEIGHT = 0.1  # of the newest token in the running means
 
 
 class PromptLookup:
-    """The runs of tokens in `tokens`, which grows at its end and is never changed otherwise. `acceptance` is the
-    chance that a guess is right, given that those before it were."""
+    """The runs of tokens in `tokens`, which grows at its end and is never changed otherwise.
+
+    Whether guesses are right is seen from the tokens that come, verified or not: guessing costs nothing until then.
+    """
 
     def __init__(self, tokens: Sequence[int]) -> None:
-        self.acceptance = FIRST_GUESS
         self._tokens = tokens
-        self._indexed = 0
+        self._prompt = len(tokens)
+        self._read = 0
         # What followed a run the last time: its place in the tokens.
         self._places: tuple[dict[tuple[int, ...], int], ...] = tuple({} for _ in LENGTHS)
+        self._source: int | None = None  # where the next token is taken to stand already
+        self._streak = 0  # so many of the newest tokens came as they stood before it
+        self._chances = list(FIRST_CHANCES)
+
+    @property
+    def chance(self) -> float:
+        """How likely the next guess is right, given that those before it were."""
+        return self._chances[self._level]
 
     def guess(self, count: int) -> list[int]:
         """Up to `count` tokens that may come next; none where the end has not been seen before.
 
         Where the text repeats itself up to its end, it is taken to go on doing so.
         """
-        tokens = self._tokens
-        self._catch_up()
+        tokens, source = self._tokens, self._catch_up()
+        if source is None or count <= 0:
+            return []
+        period = len(tokens) - source
+        return [tokens[source + ahead % period] for ahead in range(count)]
+
+    @property
+    def _level(self) -> int:
+        return next(level for level, streak in enumerate(LEVELS) if self._streak >= streak)
+
+    def _catch_up(self) -> int | None:
+        """Read the tokens that are new: index the runs before them, and follow the text that they repeat."""
+        for place in range(self._read, len(self._tokens)):
+            self._index(place)
+            source = self._source
+            is_right = source is not None and self._tokens[source] == self._tokens[place]
+            if source is not None and place >= self._prompt:
+                self._chances[self._level] += _WEIGHT * (is_right - self._chances[self._level])
+            if source is not None and is_right:
+                self._source = source + 1
+                self._streak += 1
+                continue
+            self._source = self._find(place + 1)
+            if self._source is None and source is not None and self._streak >= SKIPS_AFTER:
+                self._source = source + 1
+            self._streak = 0
+        self._read = len(self._tokens)
+        return self._source
+
+    def _index(self, place: int) -> None:
+        """Keep the runs that end before `place`; the newest place of a run is the one that counts."""
         for length, places in zip(LENGTHS, self._places, strict=True):
-            place = places.get(tuple(tokens[-length:])) if len(tokens) > length else None
+            if place >= length:
+                places[tuple(self._tokens[place - length : place])] = place
+
+    def _find(self, end: int) -> int | None:
+        """What followed the last time where the tokens before `end` stood."""
+        for length, places in zip(LENGTHS, self._places, strict=True):
+            place = places.get(tuple(self._tokens[end - length : end])) if end > length else None
             if place is not None:
-                period = len(tokens) - place
-                return [tokens[place + ahead % period] for ahead in range(max(0, count))]
-        return []
-
-    def learn(self, guessed: int, right: int) -> None:
-        """Of `guessed` tokens that were verified the first `right` were right. None guessed: none was worth it."""
-        if not guessed:
-            self.acceptance += _RECOVERY * (FIRST_GUESS - self.acceptance)
-        for is_right in (*[1.0] * right, *[0.0] * (right < guessed)):
-            self.acceptance += _WEIGHT * (is_right - self.acceptance)
-
-    def _catch_up(self) -> None:
-        """Index every run that has a token behind it; the newest place of a run is the one that counts."""
-        tokens = self._tokens
-        for place in range(max(self._indexed, 1), len(tokens)):
-            for length, places in zip(LENGTHS, self._places, strict=True):
-                if place >= length:
-                    places[tuple(tokens[place - length : place])] = place
-        self._indexed = len(tokens)
+                return place
+        return None

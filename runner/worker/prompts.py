@@ -11,7 +11,9 @@ from backends.contract import Engine, EngineInfo
 from runner.errors import ContextLengthExceeded, InvalidRequest, UnsupportedFeature, WrongKind
 from runner.wire.messages import Start, Tokenize, Tokenized
 from runner.wire.requests import ChatPrompt, EditPrompt, Prompt, TextPrompt, TokenPrompt
-from runner.worker.chat import ChatTemplate, EditTemplate, Piece, TemplateError
+from runner.worker.chat import CompletionTemplate, EditTemplate, TemplateError
+from runner.worker.chat_shapes import ChatShapes
+from runner.worker.control_texts import Piece
 from runner.worker.infill import PREFIX, SUFFIX, find_infill
 from runner.worker.prefix_index import common_length
 
@@ -31,20 +33,27 @@ class PromptReader:
         self._engine = engine
         self._info = info
         self._can_cut_vectors = start.matryoshka
-        chat, edit = start.template.chat or info.chat_template, start.template.edit
-        self._chat_template = ChatTemplate.of(info, chat) if chat else None
-        self._edit_template = EditTemplate.of(info, edit) if edit else None
+        texts = start.template
+        self.chats = ChatShapes(info, texts)
+        self._edit_template = EditTemplate.of(info, texts.edit) if texts.edit else None
+        self._completion_template = (
+            CompletionTemplate.of(info, texts.completion) if texts.completion else None
+        )
+        self._system_prompt = texts.system_prompt
         self._infill_parts = None if info.text_only else find_infill(self._parsed)
 
-    def pieces(self, prompt: TextPrompt | ChatPrompt | EditPrompt) -> list[Piece]:
-        """The prompt as text. Raises InvalidRequest where the template refuses it."""
+    def pieces(self, prompt: TextPrompt | ChatPrompt | EditPrompt, *, as_given: bool = False) -> list[Piece]:
+        """The prompt as text; one that is text stays it `as_given`, without the completion template. Raises
+        InvalidRequest where the template refuses it."""
         match prompt:
             case TextPrompt(text, None):
+                if self._completion_template is not None and text and not as_given:
+                    return self._completion(self._completion_template, text)
                 return [Piece(text, special=True)] if text else []
             case TextPrompt(text, suffix):
                 return self._infill({PREFIX: text, SUFFIX: suffix or ""})
             case ChatPrompt():
-                return self._chat(prompt)
+                return self.chats.render(prompt)
             case EditPrompt():
                 return self._edit(prompt)
             case _:
@@ -52,9 +61,7 @@ class PromptReader:
 
     def unread(self, prompt: Prompt) -> tuple[str, ...]:
         """The names of the `template_kwargs` that the chat template does not read."""
-        if not isinstance(prompt, ChatPrompt) or self._chat_template is None:
-            return ()
-        return tuple(name for name in prompt.template_kwargs if name not in self._chat_template.variables)
+        return self.chats.unread(prompt) if isinstance(prompt, ChatPrompt) else ()
 
     def text(self, prompt: Prompt) -> str:
         """The prompt for a text_only engine, whose tokenizer elsewhere puts BOS before it."""
@@ -65,9 +72,9 @@ class PromptReader:
             )
         return "".join(piece.text for piece in self.pieces(prompt))
 
-    def tokens(self, prompt: Prompt, *, param: str = "prompt") -> list[int]:
+    def tokens(self, prompt: Prompt, *, param: str = "prompt", as_given: bool = False) -> list[int]:
         """Token ids of a prompt, with BOS where the model wants one and none is there yet. `param` names the field
-        that the prompt came in."""
+        that the prompt came in; `as_given`: a text is not put into the completion template."""
         if isinstance(prompt, TokenPrompt):
             for token in prompt.tokens:
                 if not 0 <= token < self._info.vocabulary:
@@ -76,7 +83,7 @@ class PromptReader:
                         param=param,
                     )
             return list(prompt.tokens)
-        return self._tokens_of(self.pieces(prompt), add_bos=True)
+        return self._tokens_of(self.pieces(prompt, as_given=as_given), add_bos=True)
 
     def turn_tokens(self, prompt: Prompt, tokens: Sequence[int]) -> int:
         """How many of a chat's `tokens` are its turns; what comes behind them asks for an answer, and the next turn may
@@ -96,7 +103,7 @@ class PromptReader:
         if isinstance(message.prompt, TokenPrompt):
             tokens, text = self.tokens(message.prompt), self.detokenize(message.prompt.tokens)
         else:
-            pieces = self.pieces(message.prompt)
+            pieces = self.pieces(message.prompt, as_given=True)
             tokens = self._tokens_of(pieces, add_bos=message.add_special)
             text = "".join(piece.text for piece in pieces)
         data = self._data_of(tokens) if message.with_pieces else ()
@@ -130,7 +137,7 @@ class PromptReader:
         return [self._embed_tokens(prompt) for prompt in prompts]
 
     def _embed_tokens(self, prompt: Prompt) -> list[int]:
-        tokens = self.tokens(prompt, param="input")
+        tokens = self.tokens(prompt, param="input", as_given=True)
         if not tokens:
             raise InvalidRequest("the input is empty", param="input")
         most = self._info.embedding_tokens or self._info.context_tokens
@@ -143,21 +150,15 @@ class PromptReader:
             )
         return self._engine.framed(tokens)
 
-    def _chat(self, prompt: ChatPrompt) -> list[Piece]:
-        if self._chat_template is None:
-            raise UnsupportedFeature(
-                "this model has no chat template; give it one as template.chat in its config.yaml, "
-                "or use the completions endpoint",
-                param=prompt.param,
-            )
+    def _completion(self, template: CompletionTemplate, text: str) -> list[Piece]:
         try:
-            return self._chat_template.render(prompt)
+            return template.render(text, system_prompt=self._system_prompt)
         except TemplateError as error:
-            raise InvalidRequest(str(error), param=prompt.param) from error
+            raise InvalidRequest(str(error), param="prompt") from error
 
     def _edit(self, prompt: EditPrompt) -> list[Piece]:
         """By the edit template, or as a chat whose user says what to do and with what."""
-        if self._edit_template is None and self._chat_template is None:
+        if self._edit_template is None and not self.chats:
             raise UnsupportedFeature(
                 "this model has neither an edit template nor a chat template; give it one as template.edit in its "
                 "config.yaml",
@@ -165,9 +166,11 @@ class PromptReader:
             )
         if self._edit_template is None:
             words = f"{prompt.instruction}\n\n{prompt.text}" if prompt.text else prompt.instruction
-            return self._chat(ChatPrompt(messages=({"role": "user", "content": words},), param="input"))
+            return self.chats.render(
+                ChatPrompt(messages=({"role": "user", "content": words},), param="input")
+            )
         try:
-            return self._edit_template.render(prompt)
+            return self._edit_template.render(prompt, system_prompt=self._system_prompt)
         except TemplateError as error:
             raise InvalidRequest(str(error), param="input") from error
 

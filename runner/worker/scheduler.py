@@ -26,6 +26,7 @@ from runner.worker.booking import Booking
 from runner.worker.drafting import WIDTHS, Drafting
 from runner.worker.lanes import RESTORE_TOKENS, Lane, Lanes
 from runner.worker.prefix_store import PrefixStore, Stored
+from runner.worker.prompt_cache import PromptCache
 from runner.worker.sequence import Phase, Sequence
 from runner.worker.snapshot_store import SnapshotStore
 from runner.worker.snapshots import Snapshots
@@ -39,6 +40,10 @@ HEADROOM_TOKENS = 4
 
 MOVED_TOKENS = 512
 """A step may move about so many tokens' states out of the cache and as many into it: streams must not notice."""
+
+
+WRITTEN_TOKENS = 128
+"""The same for the disk, which is in no hurry."""
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,9 +99,15 @@ class Scheduler:
     """Sequences waiting and running on one step engine."""
 
     def __init__(
-        self, engine: StepEngine, info: EngineInfo, limits: SchedulerLimits, *, cost: StepCost | None = None
+        self,
+        engine: StepEngine,
+        info: EngineInfo,
+        limits: SchedulerLimits,
+        *,
+        cost: StepCost | None = None,
+        prompts: PromptCache | None = None,
     ) -> None:
-        takes_snapshots = limits.prefix_cache and info.prefix == "tip" and limits.offload_bytes > 0
+        takes_snapshots = keeps_snapshots(info, limits)
         store = (SnapshotStore if takes_snapshots else PrefixStore)(limits.offload_bytes)
         self.lanes = Lanes(
             engine,
@@ -105,6 +116,7 @@ class Scheduler:
             most_idle=limits.cached_lanes,
             shares_kv=info.shares_kv,
             store=store,
+            prompts=prompts,
         )
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
@@ -174,6 +186,7 @@ class Scheduler:
                 self._guess(booking)
                 # In the cache what is idle costs every step time: it leaves.
                 self.lanes.offload(MOVED_TOKENS)
+                self.lanes.write_back(WRITTEN_TOKENS)
                 return booking.plan()
             if is_empty and not booking.restored and self._sequences:
                 self._fail_for_want_of_room()
@@ -209,17 +222,20 @@ class Scheduler:
                 self._snapshots.keep_mark(seq)
             tokens, finish = seq.take(got.tokens)
             if row.drafts:
-                self._learn(seq, row.drafts, right=len(got.tokens) - 1)
+                self.totals.guessed_tokens += row.drafts
+                self.totals.right_guesses += len(got.tokens) - 1
                 self.lanes.advance(seq.lane, len(tokens) - 1, beyond=row.drafts - len(tokens) + 1)
             try:
-                is_complete = finish != "stop" and seq.completes(tokens)
+                is_complete = seq.matcher is not None and finish != "stop" and seq.completes(tokens)
             except RunnerError as error:
                 outputs.append(Output(seq=seq, error=error))
                 self.finish(seq)
                 continue
             if not seq.wants_output and seq.remaining == 0:
                 finish = "length"
-            prompt_logprobs = self._new_prompt_logprobs(seq, row, got.prompt_logprobs)
+            prompt_logprobs = (
+                self._new_prompt_logprobs(seq, row, got.prompt_logprobs) if got.prompt_logprobs else ()
+            )
             if tokens or finish or prompt_logprobs:
                 outputs.append(
                     Output(
@@ -292,9 +308,12 @@ class Scheduler:
     def _book(self, now: float) -> Booking:
         """One try at a plan; without rows where the first sequence does not fit."""
         booking = Booking(self._most_tokens, vocabulary=self._vocabulary)
-        for seq in [seq for seq in self.running if seq.is_decoding]:
+        decoding = [seq for seq in self.running if seq.is_decoding]
+        for seq in decoding:
             if seq.phase is Phase.RUNNING and booking.budget > 0 and self._make_room(seq, 1, booking):
                 booking.add(seq, 1)
+        if not self.waiting and len(decoding) == len(self.running):
+            return booking
         if not booking.is_empty:
             newcomers = min(len(self.waiting) + len(self.running), self._max_running) - booking.tokens
             most = self._cost.prefill_tokens(booking.tokens, newcomers=newcomers)
@@ -317,22 +336,15 @@ class Scheduler:
         if not asking or booking.tokens > sum(booking.draws(seq) for seq in self.running):
             return
         guesses = [(seq, drafts) for seq in asking if (drafts := seq.guess(WIDTHS[-1]))]
-        width = self._drafting.width(
-            [seq.lookup.acceptance for seq, _ in guesses if seq.lookup is not None],
+        choice = self._drafting.choose(
+            [seq.chance for seq, _ in guesses],
             streams=booking.tokens,
             most=self._most_tokens - booking.tokens,
         )
         for seq, drafts in guesses:
-            if width and self.lanes.make_room(booking.tokens + len(drafts[:width])):
-                booking.guess(seq, drafts[:width])
-            else:
-                self._learn(seq, 0, right=0)
-
-    def _learn(self, seq: Sequence, guessed: int, *, right: int) -> None:
-        if seq.lookup is not None:
-            seq.lookup.learn(guessed, right)
-        self.totals.guessed_tokens += guessed
-        self.totals.right_guesses += right
+            wanted = drafts[: choice.width] if seq.chance >= choice.chance else []
+            if wanted and self.lanes.make_room(booking.tokens + len(wanted)):
+                booking.guess(seq, wanted)
 
     def _bind(self, booking: Booking) -> None:
         """Give what is booked the masks of its grammars. Who has nothing left to say, or a grammar that cannot go
@@ -437,7 +449,7 @@ class Scheduler:
         """The beginning of `seq` that is kept outside of the cache."""
         if seq.prompt_logprobs is not None:
             return Stored((), 0)
-        return self.lanes.store.match(seq.key, seq.tokens[: seq.num_tokens - 1])
+        return self.lanes.stored(seq.key, seq.tokens[: seq.num_tokens - 1])
 
     def _make_room(self, seq: Sequence, count: int, booking: Booking) -> bool:
         """Room for `count` more tokens of `seq`, at the cost of idle lanes, then of younger sequences, then of
@@ -498,19 +510,30 @@ class Scheduler:
         if seq.lane is not None:
             if cache and self._snapshots is not None:
                 self._snapshots.keep_end(seq)
-            self.lanes.release(seq.lane, cache=cache and self._caches)
+            self.lanes.release(seq.lane, cache=cache and self._caches, to_disk=self._to_disk(seq))
             seq.lane = None
+
+    def _to_disk(self, seq: Sequence) -> int:
+        """How many tokens of `seq`, which is done, the disk is to have. What has a salt is nobody else's business."""
+        prompts = self.lanes.prompts
+        if prompts is None or prompts.is_read_only or seq.cache_salt is not None:
+            return 0
+        return seq.num_computed if prompts.whole_texts else min(seq.num_computed, seq.num_prompt)
 
     def _new_prompt_logprobs(
         self, seq: Sequence, row: PlanRow, got: tuple[TokenLogprobs, ...]
     ) -> tuple[TokenLogprobs, ...]:
         """Those not sent before: after preemption the prompt is computed again."""
-        if not got:
-            return ()
         wanted = got[: max(0, seq.num_prompt - 1 - row.start)]
         new = wanted[max(0, seq.prompt_logprobs_sent - row.start) :]
         seq.prompt_logprobs_sent = max(seq.prompt_logprobs_sent, row.start + len(wanted))
         return new
+
+
+def keeps_snapshots(info: EngineInfo, limits: SchedulerLimits) -> bool:
+    """Whether prefixes are whole states here, in memory or on disk."""
+    has_place = limits.offload_bytes > 0 or info.prompt_cache is not None
+    return limits.prefix_cache and info.prefix == "tip" and has_place
 
 
 def _remaining(seq: Sequence) -> int:

@@ -169,11 +169,18 @@ class Sequence:
 
     @property
     def is_decoding(self) -> bool:
-        return self.num_output > 0 and self.remaining == 1
+        # Asked for every stream in every step.
+        lane = self.lane
+        return lane is not None and lane.length + 1 == len(self.tokens) > self.num_prompt
 
     @property
     def wants_output(self) -> bool:
         return self.limits.max_tokens > 0
+
+    @property
+    def chance(self) -> float:
+        """How likely the next guess is right."""
+        return self.lookup.chance if self.lookup is not None else 0.0
 
     def guess(self, most: int) -> list[int]:
         """Up to `most` tokens that may come next, and that there would be room for."""

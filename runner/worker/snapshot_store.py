@@ -53,8 +53,17 @@ class SnapshotStore:
         self._used[id(snapshot)] = snapshot
         self._index.add(id(snapshot), key, list(tokens))
         self.used_bytes += snapshot.size_bytes
+        self.trim()
+
+    def trim(self) -> None:
+        """Drop what is too much, least recently used first."""
         while self.used_bytes > self.most_bytes:
             self._drop(next(iter(self._used.values())))
+
+    def remove(self, snapshot: Block) -> None:
+        """Forget a snapshot."""
+        if id(snapshot) in self._used:
+            self._drop(snapshot)
 
     def touch(self, blocks: Sequence[Block]) -> None:
         """Mark snapshots as used."""
@@ -80,4 +89,5 @@ class SnapshotStore:
     def _drop(self, snapshot: Block) -> None:
         del self._used[id(snapshot)]
         self._index.remove(id(snapshot))
+        snapshot.discard()
         self.used_bytes -= snapshot.size_bytes

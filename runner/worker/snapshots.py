@@ -51,12 +51,14 @@ class Snapshots:
     def keep_mark(self, seq: Sequence) -> None:
         """Keep the state of `seq` if it has just come to a mark."""
         if seq.lane is not None and seq.num_computed in seq.marks:
-            self._lanes.keep(seq.lane)
+            self._lanes.keep(seq.lane, on_disk=seq.cache_salt is None)
 
     def keep_end(self, seq: Sequence) -> None:
         """Keep the state of `seq`, which is about to leave its lane."""
         if seq.lane is not None and seq.num_computed >= WORTH_TOKENS:
-            self._lanes.keep(seq.lane)
+            prompts = self._lanes.prompts
+            keeps_answer = prompts is not None and prompts.whole_texts and seq.cache_salt is None
+            self._lanes.keep(seq.lane, on_disk=keeps_answer)
 
 
 def _mark(seq: Sequence, point: int) -> int:

@@ -1,5 +1,5 @@
 """The engine's thread for step engines: take what came in, plan, step, commit, report. All events of a step
-leave in one frame, the worker's stats last.
+leave in one frame, the worker's stats last; short steps share one (`outbox.py`).
 
 A stop text is found here and not by the scheduler, which knows tokens only. An engine that raises is broken:
 every request fails and the worker ends, to be started anew.
@@ -18,7 +18,9 @@ from runner.worker import answers
 from runner.worker.answers import Sender
 from runner.worker.embedding import Embedding
 from runner.worker.jobs import Job
-from runner.worker.scheduler import Output, Scheduler
+from runner.worker.outbox import HELD_S, Outbox
+from runner.worker.prompt_cache import PromptCache
+from runner.worker.scheduler import MOVED_TOKENS, Output, Scheduler, keeps_snapshots
 from runner.worker.sequence import Phase, Sequence
 from runner.worker.turned_away import waited_too_long
 
@@ -26,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 EMBED_SHARE = 4
 """Beside running streams, embeddings get one part in so many of a step's tokens."""
+
+CLOSING_S = 4.0
+"""So long the disk may take for what it still is to have when the worker ends; the server waits a little longer."""
 
 
 class Member(NamedTuple):
@@ -47,12 +52,13 @@ class StepLoop:
         sender: Sender,
         clock: Callable[[], float],
     ) -> None:
-        self.scheduler = Scheduler(engine, info, limits)
+        self._inbox: queue.SimpleQueue[Callable[[], List[FromWorker]]] = queue.SimpleQueue()
+        self.scheduler = Scheduler(engine, info, limits, prompts=self._prompts(info, limits))
         self.num_lanes = min(limits.max_lanes, info.lanes)
         self._engine = engine
         self._sender = sender
+        self._outbox = Outbox(sender, clock=clock)
         self._clock = clock
-        self._inbox: queue.SimpleQueue[Callable[[], List[FromWorker]]] = queue.SimpleQueue()
         self._members: dict[int, Member] = {}
         self._calls: dict[int, List[Sequence]] = {}  # those in the inbox too
         self._embeds: dict[int, Embedding] = {}
@@ -60,6 +66,8 @@ class StepLoop:
         self._is_stopping = False
         self._failure: WireError | None = None
         self._last_step = (0.0, 0, 0)
+        self._step_s = 0.0
+        self._is_decode = False  # the last step carried no prefill
 
     @property
     def is_broken(self) -> bool:
@@ -110,12 +118,19 @@ class StepLoop:
             while not self._is_stopping:
                 messages = [*self._take_inbox(), *self._expire()]
                 # A piece each turn, and answered before the step: vectors must neither wait nor hold streams up.
-                self._sender.send(self._embed_piece())
-                self._sender.send([*messages, *self._step(), self._stats()])
+                if self._embeds:
+                    self._outbox.put(self._embed_piece(), may_wait=False)
+                messages += self._step()
+                # A first token never waits: it comes from a step with prefill.
+                self._outbox.put([*messages, self._stats()], may_wait=self._is_decode)
         except Exception as error:
             logger.exception("the engine failed")
             self._failure = answers.broken_error(error).to_wire()
+            self._outbox.flush()
             answers.fail_calls(self._calls, self._failure, self._sender)
+        else:
+            self._outbox.flush()
+            self.scheduler.lanes.close(CLOSING_S)
         return not self.is_broken
 
     def warm_up(self, job: Job, sequences: List[Sequence]) -> None:
@@ -127,9 +142,26 @@ class StepLoop:
                 if isinstance(message, CallFailed):
                     raise EngineError(f"the warm-up request failed: {message.error.message}")
 
+    def _prompts(self, info: EngineInfo, limits: SchedulerLimits) -> PromptCache | None:
+        """The prompts on disk, where the engine wants that. Raises EngineError."""
+        if info.prompt_cache is None:
+            return None
+        if not limits.prefix_cache or info.prefix == "none":
+            logger.warning("the prompt cache has no effect: %s", _no_prefixes(limits))
+            return None
+        return PromptCache(
+            info.prompt_cache,
+            takes_snapshots=keeps_snapshots(info, limits),
+            # Whoever waits for messages has a look at what else there is to write.
+            caught_up=lambda: self._inbox.put(lambda: ()),
+        )
+
     def _take_inbox(self) -> list[FromWorker]:
         messages: list[FromWorker] = []
-        wait = not self.scheduler.has_work and not self._embeds
+        is_idle = not self.scheduler.has_work and not self._embeds
+        if is_idle:
+            self._outbox.flush()
+        wait = is_idle and not self.scheduler.lanes.write_back(MOVED_TOKENS)
         while True:
             try:
                 act = self._inbox.get(block=wait)
@@ -154,8 +186,7 @@ class StepLoop:
         return ()
 
     def _embed_piece(self) -> List[FromWorker]:
-        if not self._embeds:
-            return ()
+        self._outbox.flush()
         embedding = self._embeds.pop(next(iter(self._embeds)))
         share = EMBED_SHARE if self.scheduler.has_work else 1
         answer = embedding.compute(self._engine, most_tokens=self._embed_tokens // share)
@@ -176,9 +207,12 @@ class StepLoop:
         plan = self.scheduler.plan(self._clock())
         outputs = self.scheduler.take_failures()
         if plan is not None:
+            self._is_decode = plan.num_tokens == len(plan.rows)
+            if not (self._is_decode and self._step_s < HELD_S):
+                self._outbox.flush()  # this step may be long
             began = self._clock()
             result = self._engine.step(plan)
-            elapsed_s = self._clock() - began
+            elapsed_s = self._step_s = self._clock() - began
             outputs += self.scheduler.commit(plan, result, elapsed_s=elapsed_s)
             if result.fit:
                 self._last_step = (elapsed_s, plan.num_tokens, len(plan.rows))
@@ -260,3 +294,9 @@ class StepLoop:
             guessed_tokens_total=totals.guessed_tokens,
             right_guesses_total=totals.right_guesses,
         )
+
+
+def _no_prefixes(limits: SchedulerLimits) -> str:
+    if not limits.prefix_cache:
+        return "scheduler.prefix_cache is false"
+    return "this model's states cannot be kept"

@@ -53,9 +53,11 @@ def overlap(text: str, stop: str) -> int:
 
 
 class TextStream:
-    """The text of one sequence, as its tokens come. `token_bytes` gives what a token adds."""
+    """The text of one sequence, as its tokens come. `token_bytes` gives what a token adds; `begins` stands before it
+    all, and no stop text is looked for in it."""
 
-    def __init__(self, token_bytes: Callable[[int], bytes], stops: StopMatcher) -> None:
+    def __init__(self, token_bytes: Callable[[int], bytes], stops: StopMatcher, *, begins: str = "") -> None:
+        self._begins = begins
         self._token_bytes = token_bytes
         self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
         self._stops = stops
@@ -63,13 +65,19 @@ class TextStream:
     def feed(self, tokens: Sequence[int]) -> Fed:
         """Text that `tokens` complete."""
         text = self._decode(b"".join(map(self._token_bytes, tokens)))
-        return self._stops.feed(text) if text else Fed("")
+        return self._begun(self._stops.feed(text) if text else Fed(""))
 
     def feed_text(self, text: str) -> Fed:
         """The same for an engine that gives text."""
-        return self._stops.feed(text)
+        return self._begun(self._stops.feed(text))
 
     def flush(self) -> Fed:
         """What is left at the end; an incomplete character becomes U+FFFD."""
         tail = self._stops.feed(self._decode(b"", True))
-        return tail if tail.stop is not None else Fed(tail.text + self._stops.flush())
+        return self._begun(tail if tail.stop is not None else Fed(tail.text + self._stops.flush()))
+
+    def _begun(self, fed: Fed) -> Fed:
+        if not self._begins:
+            return fed
+        begins, self._begins = self._begins, ""
+        return Fed(begins + fed.text, fed.stop)

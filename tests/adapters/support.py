@@ -130,6 +130,7 @@ class ScriptedRunner:
         self.stats: list[ModelStats] = []
         self.unloaded: list[str] = []
         self.is_serving = True
+        self.defaults: Mapping[str, Any] = {}
 
     @property
     def request(self) -> GenerateRequest:
@@ -190,6 +191,9 @@ class ScriptedRunner:
         if model.partition(":")[0] not in {name for one in self.models for name in (one.name, *one.aliases)}:
             raise ModelNotFound(f'there is no model "{model}"; did you mean orca?', model=model)
         return model
+
+    def request_defaults(self, model: str) -> Mapping[str, Any]:
+        return self.defaults
 
     def index(self) -> tuple[ModelStatus, ...]:
         return self.models

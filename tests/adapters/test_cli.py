@@ -14,6 +14,9 @@ from adapters.cli.app import build_cli
 from adapters.cli.chat import ChatClient, ChatError
 from adapters.cli.doctor import PACKAGES, package_clashes
 from adapters.cli.memory import parse_size, show_size
+from repository.hub.reference import parse_reference
+from repository.remote.record import Kept, Record, write_record
+from repository.remote.wanted import Remote
 from tests.repository.gguf_files import LLAMA, TENSORS, write_gguf
 
 GIB = 2**30
@@ -77,6 +80,25 @@ def test_check_says_what_was_passed_over(tmp_path: Path):
     assert f"{tmp_path}/m/v2: not a version" in result.stdout
 
 
+def test_check_and_list_say_what_is_not_fetched_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    models, state = tmp_path / "models", tmp_path / "state"
+    (models / "m").mkdir(parents=True)
+    (models / "m" / "config.yaml").write_text("parameters: {model: acme/demo@v1}\n")
+    checked = run("check", models, "--state-dir", state)
+    assert checked.exit_code == 0, checked.output
+    assert checked.stdout == f"{models}/m/config.yaml: acme/demo@v1 is on the hub, not fetched yet\n"
+    assert checked.stderr.strip() == "1 model, no problems; 1 not fetched yet"
+    assert "acme/demo@v1: on the hub, not fetched yet" in run("list", models, "--state-dir", state).stdout
+    weights = write_gguf(tmp_path / "w.gguf", LLAMA, TENSORS)
+    remote = Remote(hub=parse_reference("acme/demo@v1"))
+    kept = (Kept(str(weights), weights.stat().st_size),)
+    write_record(state, remote, Record("acme/demo@v1", str(weights), kept))
+    assert run("check", models, "--state-dir", state).stderr.strip() == "1 model, no problems"
+    assert "llamacpp" in run("list", models, "--state-dir", state).stdout
+
+
 def test_list_shows_models_and_what_is_wrong(yard: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "200")
     result = run("list", yard)
@@ -138,7 +160,8 @@ def test_version_and_help_work():
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--allow-pull"], "--allow-pull"),
+        (["--allow-pull", "--model-control-mode", "poll"], "no request loads a model"),
+        (["--keep-free", "10%"], "10GiB"),
         (["--memory-budget", "lots"], "80%"),
         (["--memory-budget", "120%"], "at most 100 %"),
         (["--memory-budget", "0"], "over 0"),

@@ -26,6 +26,7 @@ def test_every_runner_error_has_a_status_in_every_protocol():
         (errors.ModelNotReady("x"), 503, "server_error", "model_loading"),
         (errors.LoadFailed("x"), 503, "server_error", "model_load_failed"),
         (errors.EngineUnavailable("x"), 503, "server_error", "model_load_failed"),
+        (errors.WeightsUnavailable("x"), 503, "server_error", "model_load_failed"),
         (errors.WorkerCrashed("x"), 500, "server_error", "backend_crashed"),
         (errors.DeadlineExceeded("x"), 504, "server_error", "deadline_exceeded"),
     ],

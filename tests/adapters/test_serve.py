@@ -104,11 +104,12 @@ def test_a_port_in_use_is_one_line_and_exit_1(yard: Path):
 def test_the_first_lines_say_where_what_and_how(yard: Path):
     with served(yard) as (process, url):
         assert process.stdout is not None
-        curl = process.stdout.readline()
+        table, curl = process.stdout.readline(), process.stdout.readline()
         with urllib.request.urlopen(f"{url}/v1/models", timeout=60) as answer:
             assert json.load(answer)["data"][0]["id"] == "parrot"
         process.terminate()
         assert process.wait(timeout=30) == 0
+    assert table == "parrot\t1\techo\n"
     assert curl.startswith(f"Try: curl {url}/v1/chat/completions")
     assert '"model":"parrot"' in curl
 

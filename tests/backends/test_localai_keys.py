@@ -123,6 +123,7 @@ TAKEN = [
     (rwkv(), "rwkv"),
     (rwkv("rwkv.cpp"), "rwkv"),
     (rwkv() + "context_size: 1024\nthreads: 4\n", "rwkv"),
+    (rwkv() + "  tokenizer: rwkv/rwkv-4-raven.pth.tokenizer.json\n", "rwkv"),
     ("name: model\nparameters:\n  model: of-today-EXL2\n", "exllamav2"),
     ("name: model\nparameters:\n  model: of-today-GPTQ\n", "gptq"),
     ("name: model\nparameters:\n  model: facebook/opt-125m\n", "transformers"),
@@ -172,7 +173,8 @@ def check(tmp_path: Path, registry: Registry, config: str) -> Found:
             (root / name / file).write_text("x" * 2048 if content is None else json.dumps(content))
     (root / "example").mkdir()
     (root / "example" / "config.yaml").write_text(config)
-    views = view_models(scan_repository(root, registry), registry, Environments(root.with_name("state")))
+    environments = Environments(root.with_name("state"))
+    views = view_models(scan_repository(root, registry), registry, environments, asks_engines=False)
     (found,) = [view for view in views if view.entry.path.name == "example"]
     return _found(found)
 
@@ -196,6 +198,21 @@ def test_an_example_is_taken_as_it_stands(
 IDLE = [
     (VLLM + "swap_space: 2\n", ["example/config.yaml:5:13: swap_space: No effect: "]),
     (OPENVINO, ["prompt_cache_path: No effect: ", "prompt_cache_all: No effect: "]),
+    (rwkv() + "trust_remote_code: true\n", ["example/config.yaml:5:20: trust_remote_code: No effect: RWKV"]),
+    (exllama() + "trust_remote_code: true\n", ["trust_remote_code: No effect: exllamav2 runs no code"]),
+    (exllama() + "trust_remote_code: false\n", []),
+    (
+        VLLM + "mmap: true\n",
+        ["example/config.yaml:5:7: mmap: No effect: backend vllm has no such option, llamacpp"],
+    ),
+    (
+        VLLM + "low_vram: true\n",
+        ["example/config.yaml:5:11: no_kv_offloading: No effect: backend vllm has no"],
+    ),
+    (
+        TRANSFORMERS + "numa: true\nflash_attention: auto\n",
+        ["numa: No effect: backend transformers", "flash_attention: No effect: backend transformers"],
+    ),
     (AUTOGPTQ + "use_fast_tokenizer: true\n", ["use_fast_tokenizer: No effect: "]),
     (exllama(), []),
 ]

@@ -107,7 +107,7 @@ BAD = [
     ("parameters: 3", "1:13: parameters: expected a mapping, found 3"),
     ("parameters: {model: /etc/passwd}", '1:21: parameters.model: "/etc/passwd" must be a path inside'),
     ("parameters: {model: a/../../b}", '1:21: parameters.model: "a/../../b" leads out of the repository'),
-    ("parameters: {model: huggingface://a/b}", '1:21: parameters.model: "huggingface://a/b" is an address'),
+    ("parameters: {model: ollama://a/b}", '1:21: parameters.model: "ollama://a/b": ollama:// is not fetched'),
     (
         "version_policy: {latest: {}, all: {}}",
         "1:17: version_policy: expected a mapping with one of the keys",
@@ -199,7 +199,7 @@ BEYOND_A_SCHEMA = (
     "colon",
     "must be a path",
     "leads out",
-    "is an address",
+    "is not fetched",
     "4096.0",
     "found nan",
 )
@@ -234,7 +234,7 @@ def test_a_mistake_is_located_and_named(tmp_path: Path, text: str, said: str) ->
 
 
 def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
-    text = "backend: nope\nnme: x\ncontext_size: -1\nparameters:\n  top_k: x\n  tpo_p: 1\nthreads: 0\n"
+    text = "backend: nope\nnme: x\ncontext_size: -2\nparameters:\n  top_k: x\n  tpo_p: 1\nthreads: 0\n"
     text += "threads: 1\n"
     result = load_config(written(tmp_path, text), SCHEMAS)
     assert [problem.line for problem in result.problems] == [1, 2, 3, 5, 6, 7, 8]

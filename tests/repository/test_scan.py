@@ -144,13 +144,13 @@ def test_parameters_model_is_inside_the_version_or_relative_to_the_repository(tm
     assert weights(snapshot, "c") == ["shared/s.gguf"]
 
 
-@pytest.mark.parametrize("named", ["none.gguf", "TheBloke/some-model", "owner/repo/file.gguf"])
+@pytest.mark.parametrize("named", ["none.gguf", "models/none.gguf", "some model"])
 def test_parameters_model_that_is_nowhere_is_a_located_problem(tmp_path: Path, named: str) -> None:
     put(tmp_path, "a/1/x.gguf")
     put(tmp_path, "a/config.yaml", text=f"description: x\nparameters:\n  model: {named}\n")
     entry = model(scan(tmp_path), "a")
     assert said(entry).startswith(f'{tmp_path}/a/config.yaml:3:10: parameters.model: no "{named}" in')
-    assert ("model hub: those are not supported yet" in said(entry)) is ("/" in named)
+    assert ("on a hub is written owner/repo" in said(entry)) is ("/" in named)
 
 
 def test_weights_elsewhere_are_looked_at_again(tmp_path: Path) -> None:
@@ -173,18 +173,9 @@ def test_a_loose_file_that_a_model_uses_is_its_alias(tmp_path: Path) -> None:
     assert snapshot.aliases == {"tiny": "nice"}
 
 
-def test_root_yaml_files_are_listed_as_not_supported_yet(tmp_path: Path) -> None:
-    put(tmp_path, "starling.yaml", "other.yml", text="name: x\n")
-    snapshot = scan(tmp_path)
-    assert [(entry.name, entry.kind) for entry in snapshot.entries] == [
-        ("other", "yaml"),
-        ("starling", "yaml"),
-    ]
-    assert "LocalAI-style files are not supported yet" in said(model(snapshot, "starling"))
-
-
 def test_a_name_goes_to_the_folder_then_the_yaml_then_the_file(tmp_path: Path) -> None:
-    put(tmp_path, "x/m.gguf", "x.yaml", "x.gguf", "y.yaml", "y.gguf")
+    put(tmp_path, "x/m.gguf", "x.gguf", "y.gguf", "elsewhere.bin")
+    put(tmp_path, "x.yaml", "y.yaml", text="parameters: {model: elsewhere.bin}\n")
     snapshot = scan(tmp_path)
     assert (model(snapshot, "x").kind, model(snapshot, "y").kind) == ("folder", "yaml")
     losers = {

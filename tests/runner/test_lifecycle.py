@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from backends.contract import OVERHEAD_BYTES
 from runner.api import ModelStatus
 from runner.errors import (
     ActionNotAllowed,
@@ -15,7 +16,6 @@ from runner.errors import (
     ModelNotFound,
     ModelNotReady,
 )
-from runner.launch import OVERHEAD_BYTES
 from runner.runner import Runner
 from tests.runner.asking import Answer, ask, endless, metric, until
 from tests.runner.conftest import MakeRunner, Yard

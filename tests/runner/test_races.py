@@ -7,9 +7,9 @@ import socket
 
 import pytest
 
+from backends.contract import OVERHEAD_BYTES
 from runner.api import RunnerApi
 from runner.errors import InsufficientMemory, LoadFailed, ModelNotReady, RunnerError
-from runner.launch import OVERHEAD_BYTES
 from runner.runner import Runner
 from runner.wire.requests import TextPrompt
 from tests.runner.asking import ask, endless, metric, until

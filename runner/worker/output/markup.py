@@ -99,15 +99,17 @@ class Markup:
         return (Constraint("lark", grammar),)
 
     def reader(
-        self, request: GenerateRequest, prompt: Sequence[int] | str, stops: StopMatcher
+        self, request: GenerateRequest, prompt: Sequence[int] | str, stops: StopMatcher, *, begins: str = ""
     ) -> MessageReader | None:
-        """What reads one sample of a request; None where its output is plain text. `stops` end its content.
+        """What reads one sample of a request; None where its output is plain text. `stops` end its content, and it
+        `begins` with a text of the configuration's.
 
         Raises UnsupportedFeature where the request has tools and the model has no format for calls.
         """
         reasoning = calls = None
         if request.split_reasoning and self.reasoning is not None:
-            reasoning = ReasoningReader(self.reasoning, is_open=self.is_reasoning(prompt))
+            is_open = self.is_reasoning(prompt) and self.reasoning.open not in begins
+            reasoning = ReasoningReader(self.reasoning, is_open=is_open)
         if request.tool_use is not None:
             format = self.require_tool_format()
             tools = {one["name"]: one.get("parameters") or {} for one in functions_of(request)}

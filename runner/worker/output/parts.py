@@ -1,7 +1,7 @@
 """The parts a model's output is made of."""
 
 import enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Kind(enum.IntEnum):
@@ -21,3 +21,13 @@ class Part(NamedTuple):
     kind: Kind
     text: str
     id: str = ""
+
+
+class TextFilter(Protocol):
+    """Turns a text that comes in pieces into another."""
+
+    def feed(self, text: str) -> str:
+        """What `text` makes certain."""
+
+    def flush(self) -> str:
+        """The rest, now that nothing follows; what is fed then is another text."""

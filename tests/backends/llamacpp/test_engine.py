@@ -130,7 +130,7 @@ def test_a_row_that_cannot_be_computed_fails_alone(engine: LlamaCppEngine) -> No
         ({"tokens": [-1]}, "outside of the model's 0 to 268"),
         ({"tokens": []}, "do not fit a pool of 1024"),
         ({"start": 1023, "tokens": [1, 2]}, "do not fit a pool of 1024"),
-        ({"adapter": "x"}, "adapters"),
+        ({"adapter": "x"}, "adapter"),
         ({"drafts": 1, "mask": b"\xff" * 36}, "drafts"),
     ]
     expected = run_greedy(engine, [[1, 2, 3]], 1)[0]

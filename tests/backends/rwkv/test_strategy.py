@@ -7,7 +7,7 @@ import pytest
 
 from backends.contract import LoadError
 from backends.rwkv.options import OPTIONS
-from backends.rwkv.strategy import choose_strategy
+from backends.rwkv.strategy import choose_strategy, threads_for
 
 
 def chosen(options: dict[str, Any], **given: Any) -> str:
@@ -77,3 +77,8 @@ def test_what_cannot_be_is_said_before_anything_is_loaded(
 def test_the_schema_knows_the_form_of_a_strategy(strategy: str, fits: bool) -> None:
     pattern = OPTIONS["properties"]["strategy"]["pattern"]
     assert bool(re.search(pattern, strategy)) == fits
+
+
+def test_a_small_model_is_computed_by_one_thread() -> None:
+    assert threads_for(8 * 2**20, asked=4) == 1
+    assert threads_for(360 * 2**20, asked=4) == 4

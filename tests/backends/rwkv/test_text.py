@@ -60,6 +60,14 @@ def test_a_tokenizer_beside_the_weights_is_found_by_its_name(tmp_path: Path, nam
     assert isinstance(find(tmp_path / "rwkv.pth", wanted="world"), WorldText)
 
 
+@pytest.mark.parametrize("wanted", ["mine.json", "rwkv/mine.json", "models/rwkv/mine.json"])
+def test_a_tokenizer_is_named_from_the_weights_or_from_a_folder_above(tmp_path: Path, wanted: str) -> None:
+    folder = tmp_path / "models" / "rwkv"
+    folder.mkdir(parents=True)
+    byte_tokenizer().save(str(folder / "mine.json"))
+    assert isinstance(find(folder / "rwkv.pth", wanted=wanted), FileText)
+
+
 def test_models_with_the_world_vocabulary_need_no_file(tmp_path: Path) -> None:
     assert isinstance(find(tmp_path / "rwkv.pth", vocabulary=WORLD_SIZE), WorldText)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from runner.worker.drafting import WIDTHS, Drafting
-from runner.worker.prompt_lookup import FIRST_GUESS, PromptLookup
+from runner.worker.drafting import NONE, WIDTHS, Drafting
+from runner.worker.prompt_lookup import PromptLookup
 
 
 def guess(tokens: list[int], count: int) -> list[int]:
@@ -42,45 +42,92 @@ def test_tokens_that_come_later_are_found_too() -> None:
     assert lookup.guess(2) == [4, 9]
 
 
-def test_the_chance_follows_what_was_right_and_recovers_where_nothing_is_tried() -> None:
-    lookup = PromptLookup([])
-    lookup.learn(4, 4)
-    assert lookup.acceptance > FIRST_GUESS
-    for _ in range(40):
-        lookup.learn(4, 0)
-    low = lookup.acceptance
-    assert low < 0.05
-    for _ in range(200):
-        lookup.learn(0, 0)
-    assert low < lookup.acceptance <= FIRST_GUESS
+def said(lookup: PromptLookup, tokens: list[int], more: list[int]) -> None:
+    """The sequence says `more`, a token a step."""
+    for token in more:
+        tokens.append(token)
+        lookup.guess(1)
+
+
+def test_a_text_that_was_followed_for_long_is_the_likelier_to_be_followed_on() -> None:
+    tokens = [*range(100, 140)]
+    lookup = PromptLookup(tokens)
+    chances = []
+    for count in (2, 1, 3, 14):
+        said(lookup, tokens, [*range(len(tokens) + 60, len(tokens) + 60 + count)])
+        chances.append(lookup.chance)
+    assert lookup.guess(2) == [120, 121]
+    assert chances == sorted(set(chances))
+
+
+def test_the_chance_follows_what_came_though_nothing_was_verified() -> None:
+    tokens = [1, 2] * 8
+    lookup = PromptLookup(tokens)
+    lookup.guess(1)
+    before = lookup.chance
+    said(lookup, tokens, [1, 2] * 8)
+    assert lookup.chance > before
+    for token in range(100, 200):
+        # As in the prompt, and then something else.
+        said(lookup, tokens, [1, 2, token])
+    said(lookup, tokens, [1, 2])
+    assert lookup.guess(1) and lookup.chance < 0.1
+
+
+def test_a_word_put_for_another_does_not_end_the_copy() -> None:
+    tokens = [*range(1, 31)]
+    lookup = PromptLookup(tokens)
+    said(lookup, tokens, [*range(1, 13), 99])
+    assert lookup.guess(3) == [14, 15, 16]
+    said(lookup, tokens, [98])
+    assert lookup.guess(3) == []
 
 
 def drafting(**seconds: float) -> Drafting:
     made = Drafting()
     for tokens, elapsed_s in seconds.items():
-        made.record(tokens=int(tokens[1:]), elapsed_s=elapsed_s)
+        for _ in range(2):
+            made.record(tokens=int(tokens[1:]), elapsed_s=elapsed_s)
     return made
 
 
 def test_where_more_tokens_cost_nothing_sure_guesses_are_many_and_poor_ones_are_few() -> None:
-    flat = drafting(t1=1.0, t4=1.0, t8=1.0, t16=1.0, t32=1.0)
-    assert flat.width([0.99], streams=1, most=64) == WIDTHS[-1]
-    costly = drafting(t1=1.0, t4=1.5, t8=2.0, t16=3.0, t32=5.0)
-    assert costly.width([0.1], streams=1, most=64) == 0
-    assert 0 < costly.width([0.9], streams=1, most=64) < WIDTHS[-1]
+    flat = drafting(t1=1.0, t64=1.0)
+    assert flat.choose([0.99], streams=1, most=64).width == WIDTHS[-1]
+    costly = drafting(t1=1.0, t4=1.5, t8=2.0, t16=3.0, t32=5.0, t64=9.0)
+    assert costly.choose([0.1], streams=1, most=64) == NONE
+    assert 0 < costly.choose([0.9], streams=1, most=64).width < WIDTHS[-1]
 
 
 def test_where_each_token_costs_as_much_nothing_is_guessed() -> None:
-    linear = drafting(t1=1.0, t4=4.0, t8=8.0, t16=16.0, t32=32.0)
-    assert linear.width([0.95], streams=1, most=64) == 0
+    linear = drafting(t1=1.0, t4=4.0, t8=8.0, t16=16.0, t32=32.0, t64=64.0)
+    assert linear.choose([0.95], streams=1, most=64) == NONE
+
+
+def test_streams_whose_guesses_are_poor_are_left_out() -> None:
+    costly = drafting(t2=1.0, t9=1.6, t16=2.0, t17=2.5, t32=4.5, t64=9.0)
+    width, chance = costly.choose([0.05, 0.98], streams=2, most=100)
+    assert width > 0 and chance == 0.98
 
 
 def test_a_size_that_was_never_seen_is_tried() -> None:
-    assert drafting(t1=1.0).width([0.9], streams=1, most=64) > 0
+    assert drafting(t1=1.0).choose([0.9], streams=1, most=64).width > 0
+
+
+def test_a_size_that_was_held_up_once_is_tried_again() -> None:
+    made = drafting(t1=1.0, t4=1.0, t8=2.0, t16=4.0, t32=8.0)
+    made.record(tokens=64, elapsed_s=500.0)
+    for _ in range(10_000):
+        width = made.choose([0.99], streams=1, most=64).width
+        made.record(tokens=1 + width, elapsed_s=1.0 + width / 8)
+        if width == 63:
+            return
+    raise AssertionError("63 guesses were never tried again")
 
 
 def test_all_guesses_of_a_step_together_stay_within_the_most() -> None:
     flat = drafting(t4=1.0, t32=1.0, t128=1.0)
-    assert flat.width([0.99] * 4, streams=4, most=30) == 7
-    assert flat.width([0.99] * 4, streams=4, most=2) == 0
-    assert flat.width([], streams=4, most=30) == 0
+    assert flat.choose([0.99] * 4, streams=4, most=30).width == 15
+    assert flat.choose([0.9] * 4, streams=4, most=12).width == 3
+    assert flat.choose([0.99] * 4, streams=4, most=2) == NONE
+    assert flat.choose([], streams=4, most=30) == NONE

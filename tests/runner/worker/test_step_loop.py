@@ -221,6 +221,54 @@ def test_every_step_is_reported_even_where_no_token_came() -> None:
     assert [stats.steps_total for stats in steps] == [1, 2, 3, 4]
 
 
+class Ticking:
+    """A clock that goes on by so much each time it is looked at."""
+
+    def __init__(self, tick_s: float) -> None:
+        self.now = 0.0
+        self.tick_s = tick_s
+
+    def __call__(self) -> float:
+        self.now += self.tick_s
+        return self.now
+
+
+@pytest.mark.parametrize(("tick_s", "shared"), [(1e-5, True), (0.01, False)])
+def test_short_steps_share_a_frame_and_long_ones_have_their_own(tick_s: float, shared: bool) -> None:
+    yard = Yard(clock=Ticking(tick_s))
+    yard.submit(1, max_tokens=30, ignore_eos=True)
+    yard.loop.run()
+    told = [sum(isinstance(message, CallDelta) for message in frame) for frame in yard.sink.frames]
+    assert sum(told) == 30
+    assert (max(told) > 2) is shared
+
+
+def test_a_first_token_does_not_wait() -> None:
+    yard = Yard(clock=Ticking(1e-5))
+    yard.submit(1, "p" * 20, max_tokens=30, ignore_eos=True)
+    yard.loop.run()
+    first = next(frame for frame in yard.sink.frames if any(isinstance(m, CallDelta) for m in frame))
+    assert sum(isinstance(message, CallDelta) for message in first) == 1
+
+
+def test_what_waits_is_sent_before_a_step_that_may_be_long() -> None:
+    yard = Yard(clock=Ticking(1e-5))
+    yard.submit(1, max_tokens=200, ignore_eos=True)
+    seen: list[int] = []
+    step = yard.engine.step
+
+    def counting(plan: StepPlan) -> StepResult:
+        if plan.num_tokens > len(plan.rows) and len(yard.engine.done) > 20:
+            seen.append(len(yard.sink.of(CallDelta)))
+        elif len(yard.engine.done) == 20:
+            yard.submit(2, "q" * 30, max_tokens=1)
+        return step(plan)
+
+    yard.engine.step = counting  # type: ignore[method-assign]
+    yard.loop.run()
+    assert seen[0] == len(yard.engine.done[:21])  # a token of each step so far, none of which was long
+
+
 def test_a_cancelled_call_leaves_only_the_stats_behind() -> None:
     yard = Yard()
     yard.submit(1)

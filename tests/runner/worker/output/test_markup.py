@@ -7,7 +7,7 @@ import pytest
 
 from backends.contract import TokenLogprobs
 from backends.echo.tokenizer import ByteTokenizer
-from repository.config import Template, ToolFormat
+from repository.config import ModelConfig, ToolFormat
 from runner.errors import UnsupportedFeature
 from runner.launch import template_texts
 from runner.wire.messages import CallDelta, CallFinished, TemplateTexts
@@ -89,7 +89,7 @@ def test_the_configuration_knows_the_formats_that_there_are() -> None:
 def test_the_configuration_goes_before_what_the_template_shows(
     template: str, configured: dict[str, Any], format: str | None, tags: ReasoningTags | None
 ) -> None:
-    texts = template_texts(msgspec.convert(configured, Template))
+    texts = template_texts(msgspec.convert({"template": configured}, ModelConfig))
     markup = Markup(echo_engine(), template, texts)
     assert markup.tool_format == (format and TOOL_FORMATS[format])
     assert markup.reasoning == tags

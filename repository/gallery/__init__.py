@@ -1,0 +1,1 @@
+"""Galleries: indexes of models that can be installed by name, in a form of our own or in LocalAI's."""

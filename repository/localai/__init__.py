@@ -1,0 +1,1 @@
+"""LocalAI's model files: every field of theirs in Modelyard's words, with its place in the file."""
