@@ -3,6 +3,7 @@
 What a template is given, and how it is rendered, is the worker's.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -117,7 +118,7 @@ class _Reader:
     def _find(self, name: str) -> Path | None:
         for folder in self._folders:
             self.files.append(folder / name)
-            if (folder / name).is_file():
+            if os.path.isfile(folder / name):  # noqa: PTH113  a name too long for a file is none
                 return folder / name
         return None
 

@@ -4,6 +4,7 @@ llama.cpp applies adapters to a whole computation, not to single sequences.
 """
 
 import ctypes
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,17 +44,19 @@ def listed_adapters(options: Options, folder: Path) -> tuple[Listed, ...]:
 
 
 def _always(options: Options, folder: Path) -> Iterator[Listed]:
-    paths = [
-        *([options["lora_adapter"]] if "lora_adapter" in options else []),
-        *options.get("lora_adapters", ()),
-    ]
-    scales = [*([options["lora_scale"]] if "lora_scale" in options else []), *options.get("lora_scales", ())]
+    if "lora_scale" in options and "lora_adapter" not in options:
+        raise LoadError(
+            "lora_scale is for lora_adapter, which is not given; lora_scales are for lora_adapters"
+        )
+    if "lora_adapter" in options:
+        yield Listed(None, folder / options["lora_adapter"], options.get("lora_scale", 1.0))
+    paths, scales = options.get("lora_adapters", ()), options.get("lora_scales", ())
     if len(scales) > len(paths):
         raise LoadError(
             f"there are {len(scales)} LoRA scales for {len(paths)} adapters; take out what is too much"
         )
-    for number, path in enumerate(paths):
-        yield Listed(None, folder / path, scales[number] if number < len(scales) else 1.0)
+    for path, scale in itertools.zip_longest(paths, scales, fillvalue=1.0):
+        yield Listed(None, folder / path, scale)
 
 
 def _by_name(options: Options, folder: Path) -> Iterator[Listed]:

@@ -107,6 +107,8 @@ class _Parser:
                 self._expect("end")
                 body, last = self._nodes()
                 branches.append(Branch(condition, body))
+                if len(branches) > MOST_BLOCKS and (token.value == "with" or condition.variables):
+                    raise token.place.error(f'more than {MOST_BLOCKS} "else {token.value}" in one chain')
                 if last.value == "else" and self._peek().value == token.value and self._peek().kind == "name":
                     self._next()
                     continue

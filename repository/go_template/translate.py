@@ -1,7 +1,7 @@
 """The way in: is a text a Go template, and what is it in Jinja2."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from msgspec import Struct
 
@@ -11,7 +11,6 @@ from repository.go_template.parser import parse
 
 MOST_CHARACTERS = 256 * 1024
 
-_ACTION = re.compile(r"\{\{(?:-(?=\s))?\s*(.*?)\}\}", re.DOTALL)
 _WORDS = r"""(?:if|with|range)\s+\S|else\b|(?:end|break|continue)\s*-?$|(?:define|block|template)\s+["`]"""
 _GO = re.compile(rf"\.|\$|/\*|{_WORDS}|.*?[\s(](?:\.[^\W\d]|\$)", re.DOTALL)
 _JINJA = re.compile(r"\{%[-+]?\s*[a-z]+|\{#")
@@ -31,9 +30,18 @@ def is_go(text: str) -> bool:
     field (`.Input`), a variable (`$x`), or begins with a word of Go's (`if`, `range`, `end`...)."""
     if "{{" not in text or _JINJA.search(text):
         return False
-    return any(_GO.match(_QUOTED.sub('""', inside)) for inside in _ACTION.findall(text)) or (
+    return any(_GO.match(_QUOTED.sub('""', inside)) for inside in _actions(text)) or (
         re.search(r"\{\{-?\s*(?:\.|\$|/\*)", text) is not None
     )
+
+
+def _actions(text: str) -> Iterator[str]:
+    """What stands between braces. No expression finds it: it would look to the end of the text from every brace."""
+    at = 0
+    while (start := text.find("{{", at)) >= 0 and (end := text.find("}}", start + 2)) >= 0:
+        inside = text[start + 2 : end]
+        yield (inside[1:] if inside[:1] == "-" and inside[1:2].isspace() else inside).lstrip()
+        at = end + 2
 
 
 def mixed_with_jinja(text: str) -> Fault | None:

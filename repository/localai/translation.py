@@ -21,6 +21,8 @@ _OURS = ("parameters", "template")
 _NEVER_EMPTY = ("name", "backend", "alias", "parameters.model")
 """Texts that mean nothing where they are empty; any other is then as good as absent, as in LocalAI."""
 
+_MEANT_EMPTY = ("template.join_chat_messages_by_character",)
+
 _TOP = frozenset(key for key in FIELDS if "." not in key) | frozenset(ModelConfig.__struct_fields__)
 
 
@@ -100,7 +102,7 @@ def _stays(place: str, entry: Entry) -> bool:
     if field.kind != "acts" or field.to is not None or place in READERS:
         return False
     value = entry.value.value
-    if value == "" and place not in _NEVER_EMPTY:
+    if value == "" and place not in (*_NEVER_EMPTY, *_MEANT_EMPTY):
         return False
     return not any(value == each and type(value) is type(each) for each in field.neutral)
 

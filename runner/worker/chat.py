@@ -3,12 +3,15 @@ put together are `message_templates.py`'s.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from backends.contract import EngineInfo
 from runner.wire.requests import ChatPrompt, EditPrompt
 from runner.worker.control_texts import END, ControlTexts, Guard, Piece, cut_at_end
 from runner.worker.sandbox import CompiledTemplate, TemplateError
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Template:
@@ -51,7 +54,9 @@ class ChatTemplate(Template):
 
     kind = "chat"
 
-    def render(self, prompt: ChatPrompt, *, system_prompt: str = "") -> list[Piece]:
+    def render(
+        self, prompt: ChatPrompt, variables: Mapping[str, Any] = NOTHING, *, system_prompt: str = ""
+    ) -> list[Piece]:
         """The prompt as pieces; one piece where no message holds control-token text.
 
         Raises TemplateError with the template's own message where it refuses the messages.
@@ -68,7 +73,8 @@ class ChatTemplate(Template):
                 "tools": guard.hide(prompt.tools) if prompt.tools else None,
                 "documents": None,
                 "add_generation_prompt": prompt.add_generation_prompt and not prompt.continue_final_message,
-                **prompt.template_kwargs,
+                **variables,
+                **guard.hide(prompt.template_kwargs),
             }
         )
         return guard.pieces(continued(text) if prompt.continue_final_message else text)

@@ -2,8 +2,6 @@
 around them; with tools perhaps another; the model's own or the configuration's.
 """
 
-from msgspec.structs import replace
-
 from backends.contract import EngineInfo
 from runner.errors import InvalidRequest, UnsupportedFeature
 from runner.wire.messages import TemplateTexts
@@ -52,8 +50,7 @@ class ChatShapes:
 
     def render(self, prompt: ChatPrompt) -> list[Piece]:
         """Raises InvalidRequest where the template refuses the chat, UnsupportedFeature where there is none for it."""
-        shape, kwargs = self._of(prompt), {**self._texts.variables, **prompt.template_kwargs}
-        prompt = replace(prompt, template_kwargs=kwargs)
+        shape, variables = self._of(prompt), self._texts.variables
         if shape is None:
             raise UnsupportedFeature(
                 "this model has no chat template; give it one as template.chat in its config.yaml, "
@@ -68,8 +65,8 @@ class ChatShapes:
             )
         try:
             if isinstance(shape, MessageTemplates):
-                return shape.render(prompt)
-            return shape.render(prompt, system_prompt=self._texts.system_prompt)
+                return shape.render(prompt, variables)
+            return shape.render(prompt, variables, system_prompt=self._texts.system_prompt)
         except TemplateError as error:
             raise InvalidRequest(str(error), param=prompt.param) from error
 

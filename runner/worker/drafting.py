@@ -19,6 +19,8 @@ _HOPE = 0.8
 
 _FORGET = 0.9995
 """And what is not seen is taken to be quicker from step to step, so that it is tried again some time."""
+_LEAST = 0.01
+"""However long ago it was: a time of nothing cannot be compared."""
 
 
 class Choice(NamedTuple):
@@ -94,7 +96,7 @@ class Drafting:
     def _known_s(self, tokens: int) -> float:
         seen = self._seen[tokens]
         hope = _HOPE if seen.count == 1 else 1.0
-        return hope * float(seen.mean_s * _FORGET ** (self._steps - seen.last))
+        return float(hope * seen.mean_s * max(_FORGET ** (self._steps - seen.last), _LEAST))
 
 
 def _expected(width: int, chance: float) -> float:

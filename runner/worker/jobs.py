@@ -256,7 +256,7 @@ class Job:
 
     def _sample(self, stops: tuple[str, ...]) -> Sample:
         request = self.request
-        content_stops = StopMatcher(request.stop, include=request.include_stop)
+        content_stops = StopMatcher(request.stop, include=request.include_stop, begins=self._begins.lstrip())
         prompt = self.prompt if self.prompt_text is None else self.prompt_text
         message = self._markup.reader(request, prompt, content_stops, begins=self._begins)
         if message is None:

@@ -10,6 +10,7 @@ use is the sum of all segments, each counted once. Every change of the engine's 
 """
 
 import itertools
+import time
 from typing import Protocol
 
 from runner.worker.prefix_index import Key, PrefixIndex
@@ -226,7 +227,7 @@ class Lanes:
             return False
         lane.on_disk += max(1, most_tokens // self.store.block_tokens) * self.store.block_tokens
         self._write(lane, min(lane.on_disk, lane.to_disk))
-        if lane.on_disk >= lane.to_disk:
+        if lane.on_disk >= lane.to_disk and self.prompts.takes_more:
             lane.to_disk = 0
         return True
 
@@ -291,11 +292,17 @@ class Lanes:
             self.prompts.clear()
 
     def close(self, timeout_s: float) -> None:
-        """Nothing more is computed: finish what the disk is to have."""
-        if self.prompts is not None:
-            for lane in self.idle:
-                self._write(lane, lane.to_disk, waits=False)
-            self.prompts.close(timeout_s)
+        """Nothing more is computed: finish what the disk is to have, as far as there is time."""
+        if self.prompts is None:
+            return
+        deadline = time.monotonic() + timeout_s
+        size = self.store.block_tokens
+        left = [(lane, start + size) for lane in self.idle for start in range(0, lane.to_disk, size)]
+        for lane, stop in left:
+            if not self.prompts.wait_for_room(deadline - time.monotonic()):
+                break
+            self._write(lane, min(stop, lane.to_disk))
+        self.prompts.close(max(0.0, deadline - time.monotonic()))
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless lanes, segments, pool and index agree."""
@@ -333,9 +340,9 @@ class Lanes:
                 key, lane.tokens[:count], lambda start, stop: self._engine.save(lane.index, start, stop)
             )
 
-    def _write(self, lane: Lane, count: int, *, waits: bool = True) -> None:
-        """Keep the first `count` tokens of a lane on disk; not what comes too fast for it, unless nobody `waits`."""
-        if self.prompts is not None and count and (self.prompts.takes_more or not waits):
+    def _write(self, lane: Lane, count: int) -> None:
+        """Keep the first `count` tokens of a lane on disk; not what comes too fast for it."""
+        if self.prompts is not None and count and self.prompts.takes_more:
             key = self.prefixes.key_of(lane.index)
             self.prompts.add(
                 key, lane.tokens[:count], lambda start, stop: self._engine.save(lane.index, start, stop)

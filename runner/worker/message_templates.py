@@ -10,7 +10,7 @@ from typing import Any
 from backends.contract import EngineInfo
 from runner.wire.messages import TemplateTexts
 from runner.wire.requests import ChatPrompt
-from runner.worker.chat import continued, has_system, prompt_variables, system_variables
+from runner.worker.chat import NOTHING, continued, has_system, prompt_variables, system_variables
 from runner.worker.control_texts import END, ControlTexts, Guard, Piece, cut_at_end
 from runner.worker.go_functions.printing import json_text
 from runner.worker.go_functions.values import Struct
@@ -54,7 +54,7 @@ class MessageTemplates:
     def shows_tools(self) -> bool:
         return bool(self.variables & {"Functions", "tools"})
 
-    def render(self, prompt: ChatPrompt) -> list[Piece]:
+    def render(self, prompt: ChatPrompt, variables: Mapping[str, Any] = NOTHING) -> list[Piece]:
         """The prompt as pieces. Raises TemplateError where a template fails."""
         guard = Guard(self._control_texts)
         messages: list[Any] = guard.hide(prompt.messages)
@@ -64,7 +64,7 @@ class MessageTemplates:
         if system_prompt and not self.variables & {"SystemPrompt", "System"}:
             messages.insert(0, {"role": "system", "content": system_prompt})
         functions = [_function(tool) for tool in guard.hide(prompt.tools or ())]
-        shared = {**self._constants, **prompt.template_kwargs}
+        shared = {**self._constants, **variables, **guard.hide(prompt.template_kwargs)}
         of_message = {**shared, **system_variables(system_prompt)}
         texts = self._texts(messages, of_message, has_functions=bool(functions))
         joined = self._joiner.join(texts)
@@ -77,7 +77,7 @@ class MessageTemplates:
                 system_prompt,
                 functions=functions,
                 suppresses_system=has_system(prompt),
-                effort=prompt.template_kwargs.get("reasoning_effort") or "",
+                effort=shared.get("reasoning_effort") or "",
             )
             tools = guard.hide(prompt.tools) if prompt.tools else None
             text = self._whole.fill({**shared, "tools": tools, **variables})

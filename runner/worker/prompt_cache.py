@@ -53,7 +53,7 @@ class PromptCache:
         self._foreign: list[tuple[int, int, Path]] = []  # time and size, youngest first
         self._foreign_bytes = 0
         self._waiting_bytes = 0
-        self._counting = threading.Lock()
+        self._room = threading.Condition()
         self._is_failing = False
         self._acts: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="prompt-cache", daemon=True)
@@ -76,6 +76,12 @@ class PromptCache:
         """False where nothing is to be written, or nothing now."""
         return self._is_writing and self._waiting_bytes < BACKLOG_BYTES
 
+    def wait_for_room(self, timeout_s: float) -> bool:
+        """Wait until more may be given; False where that is not so in time, or will never be."""
+        with self._room:
+            self._room.wait_for(lambda: self.takes_more or not self._is_writing, max(0.0, timeout_s))
+            return self.takes_more
+
     def match(self, key: Key, tokens: Sequence[int]) -> Stored:
         """The longest beginning of `tokens` that is there."""
         return self._store.match(key, tokens)
@@ -85,11 +91,14 @@ class PromptCache:
         self._store.touch(blocks)
 
     def add(self, key: Key, tokens: Sequence[int], save: Save) -> None:
-        """Keep the state of all of `tokens`, asking `save` for what is not here yet; it is written later."""
+        """Keep the state of `tokens`, asking `save` for what is not here yet; it is written later. What the disk would
+        be too far behind with is left out, the end first."""
         if not self._is_writing or len(tokens) < WORTH_TOKENS:
             return
 
         def park(start: int, stop: int) -> State | None:
+            if not self.takes_more:
+                return None
             state = save(start, stop)
             return None if state is None else self._park(key, tokens[:stop], start, state)
 
@@ -166,7 +175,7 @@ class PromptCache:
         file = StateFile(
             self._folder / file_name(origin), state.nbytes, discard=self._discard, unwritten=state
         )
-        with self._counting:
+        with self._room:
             self._waiting_bytes += state.nbytes
         self._acts.put(lambda: self._write(file, origin, state))
         return file
@@ -180,8 +189,9 @@ class PromptCache:
             logger.warning("prompt cache: nothing more is kept until the model is loaded anew: %s", error)
         finally:
             file.written()
-            with self._counting:
+            with self._room:
                 self._waiting_bytes -= state.nbytes
+                self._room.notify_all()
 
     def _make_room(self) -> None:
         """Delete what others kept, oldest first, then what is used least, until all of it fits."""

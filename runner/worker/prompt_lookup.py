@@ -17,6 +17,9 @@ FIRST_CHANCES = (0.95, 0.8, 0.5, 0.2)
 SKIPS_AFTER = 8
 """Where so many tokens came as they stood before and the next one did not, one word may have been put for another."""
 
+MOST_READ = 4096
+"""Tokens of a prompt that are read in one step: running streams must not notice."""
+
 _WEIGHT = 0.1  # of the newest token in the running means
 
 
@@ -58,7 +61,8 @@ class PromptLookup:
 
     def _catch_up(self) -> int | None:
         """Read the tokens that are new: index the runs before them, and follow the text that they repeat."""
-        for place in range(self._read, len(self._tokens)):
+        end = min(len(self._tokens), self._read + MOST_READ)
+        for place in range(self._read, end):
             self._index(place)
             source = self._source
             is_right = source is not None and self._tokens[source] == self._tokens[place]
@@ -72,8 +76,8 @@ class PromptLookup:
             if self._source is None and source is not None and self._streak >= SKIPS_AFTER:
                 self._source = source + 1
             self._streak = 0
-        self._read = len(self._tokens)
-        return self._source
+        self._read = end
+        return self._source if end == len(self._tokens) else None
 
     def _index(self, place: int) -> None:
         """Keep the runs that end before `place`; the newest place of a run is the one that counts."""

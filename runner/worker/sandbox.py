@@ -4,6 +4,7 @@ templates call. What one rendering may make is bounded.
 
 import datetime
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
@@ -72,7 +73,7 @@ class _Range:
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self) -> None:
         super().__init__(
@@ -94,8 +95,12 @@ class _Environment(ImmutableSandboxedEnvironment):
         return "".join(kept)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Where repeating a text or a list, or a power, would fill the memory."""
-        if operator == "**" and isinstance(left, int) and isinstance(right, int):
+        """Where a longer and longer text or list, a power, or a wide field would fill the memory."""
+        if operator == "+":
+            size = _length(left) + _length(right)
+        elif operator == "%":
+            size = _widest(left) if isinstance(left, str) else 0
+        elif operator == "**" and isinstance(left, int) and isinstance(right, int):
             size = left.bit_length() * max(0, right)
         else:
             size = _length(left) * _times(right) + _length(right) * _times(left)
@@ -112,6 +117,16 @@ class _Generation(jinja2.ext.Extension):
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node | list[jinja2.nodes.Node]:
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _widest(text: str) -> int:
+    """The width of the widest field that a text to format asks for; one that the values give counts as too wide."""
+    widths = re.findall(r"%(?:\([^)]*\))?[-#0 +]*([0-9]*|\*)(?:\.([0-9]+|\*))?", text)
+    return max([_width(each) for pair in widths for each in pair], default=0)
+
+
+def _width(digits: str) -> int:
+    return int(digits or 0) if len(digits) < 10 and digits != "*" else MOST_CHARACTERS + 1
 
 
 def _length(value: Any) -> int:

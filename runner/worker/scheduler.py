@@ -333,9 +333,11 @@ class Scheduler:
     def _guess(self, booking: Booking) -> None:
         """Let a step without prefill verify guesses too, as many as are worth it."""
         asking = [seq for seq in self.running if seq.lookup is not None and booking.draws(seq)]
-        if not asking or booking.tokens > sum(booking.draws(seq) for seq in self.running):
+        if self._is_tight or not asking or booking.tokens > sum(booking.draws(seq) for seq in self.running):
             return
         guesses = [(seq, drafts) for seq in asking if (drafts := seq.guess(WIDTHS[-1]))]
+        if not guesses:
+            return
         choice = self._drafting.choose(
             [seq.chance for seq, _ in guesses],
             streams=booking.tokens,
@@ -479,6 +481,8 @@ class Scheduler:
     def _relieve(self, plan: StepPlan) -> list[Output]:
         """The engine had no room after all: give it some, so that the next plan is smaller."""
         self._is_tight = True
+        if any(row.drafts for row in plan.rows):
+            return []  # the next plan has none
         if self.lanes.evict_all():
             return []
         if len(self.running) > 1:

@@ -13,17 +13,24 @@ class Fed(NamedTuple):
 
 
 class StopMatcher:
-    """Holds text back while it may still be the beginning of a stop text."""
+    """Holds text back while it may still be the beginning of a stop text. What the text `begins` with is no part of
+    one."""
 
-    def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
+    def __init__(self, stops: Sequence[str], *, include: bool = False, begins: str = "") -> None:
         self._stops = tuple(stop for stop in stops if stop)
         self._include = include
+        self._begins = begins
         self._held = ""
 
     def feed(self, text: str) -> Fed:
         """Text that is safe to send now. After a hit nothing more must be fed."""
         if not self._stops:
             return Fed(text)
+        if self._begins:
+            size = common(text, self._begins)
+            self._begins = self._begins[size:] if size == len(text) else ""
+            fed = self.feed(text[size:]) if size < len(text) else Fed("")
+            return Fed(text[:size] + fed.text, fed.stop)
         self._held += text
         hit = min(
             ((at, -len(stop), stop) for stop in self._stops if (at := self._held.find(stop)) >= 0),
@@ -42,6 +49,12 @@ class StopMatcher:
         """What was held back, once it is known that no stop text follows."""
         held, self._held = self._held, ""
         return held
+
+
+def common(one: str, other: str) -> int:
+    """The length of what both texts begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def overlap(text: str, stop: str) -> int:

@@ -122,3 +122,9 @@ def test_a_file_named_after_the_weights_shapes_what_has_no_other_template(tmp_pa
     assert config.template.chat == "theirs {{ go_text(Input) }}"
     assert config.template.completion == "mine {{ go_text(Input) }}"
     assert config.template.edit is None
+
+
+def test_a_name_too_long_for_a_file_is_told_with_its_place(tmp_path: Path) -> None:
+    loaded = load(tmp_path, f"template: {{completion: {'x' * 300}}}")
+    (problem,) = said(loaded)
+    assert problem.startswith("config.yaml:1:24: ")

@@ -112,7 +112,8 @@ def test_states_of_an_adapter_depend_on_its_file(
         ({"lora_modules": {"7": "pirate.gguf"}}, "cannot be called '7'"),
         ({"lora_modules": {"a:b": "pirate.gguf"}}, "cannot be called 'a:b'"),
         ({"lora_modules": ["a=pirate.gguf", "a=poet.gguf"]}, "two adapters are called 'a'"),
-        ({"lora_adapter": "pirate.gguf", "lora_scales": [1, 2]}, "2 LoRA scales for 1 adapters"),
+        ({"lora_adapters": ["pirate.gguf"], "lora_scales": [1, 2]}, "2 LoRA scales for 1 adapters"),
+        ({"lora_adapters": ["pirate.gguf"], "lora_scale": 0.5}, "lora_scale is for lora_adapter"),
         ({"lora_adapter": "model.gguf"}, "cannot load the LoRA adapter"),
     ],
 )
@@ -126,3 +127,12 @@ def test_what_cannot_be_applied_is_said(
 def test_paths_are_relative_to_the_weights() -> None:
     with pytest.raises(LoadError, match=r"/models/orca/1/pirate\.gguf"):
         listed_adapters({"lora_modules": {"pirate": "pirate.gguf"}}, Path("/models/orca/1"))
+
+
+def test_each_adapter_has_the_scale_that_was_given_for_it(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).touch()
+    listed = listed_adapters(
+        {"lora_adapter": "a", "lora_adapters": ["b", "c"], "lora_scales": [0.5]}, tmp_path
+    )
+    assert [(each.path.name, each.scale) for each in listed] == [("a", 1.0), ("b", 0.5), ("c", 1.0)]

@@ -265,3 +265,18 @@ def test_the_page_on_templates_names_every_function() -> None:
     page = (Path(__file__).parents[3] / "docs" / "templates.md").read_text()
     words = set(re.findall(r"\w+", page))
     assert {name for name in FUNCTIONS if not name.startswith("must")} <= words
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "text", ["{{" + " " * 200_000, "{{" * 200_000, "{{ x" * 100_000, "{{-" + "\n" * 200_000]
+)
+def test_telling_the_language_takes_no_time(text: str) -> None:
+    assert not is_go(text)
+
+
+@pytest.mark.parametrize("chain", ["{{else with .A}}x", "{{else if $x := .A}}x"])
+def test_a_chain_without_end_is_a_fault(chain: str) -> None:
+    word = "with .A" if "with" in chain else "if $x := .A"
+    made = translate("{{" + word + "}}x" + chain * 2000 + "{{end}}")
+    assert made.fault is not None and "in one chain" in made.fault.message

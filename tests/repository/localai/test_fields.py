@@ -156,6 +156,11 @@ ACTS: list[tuple[str, str, dict[str, Any]]] = [
     ),
     (
         "template.join_chat_messages_by_character",
+        'template: {join_chat_messages_by_character: ""}',
+        {"template.join_chat_messages_by_character": ""},
+    ),
+    (
+        "template.join_chat_messages_by_character",
         'template: {join_chat_messages_by_character: "\\n"}',
         {"template.join_chat_messages_by_character": "\n"},
     ),

@@ -42,6 +42,25 @@ def test_control_text_in_roles_and_tools_has_no_meaning_either() -> None:
     assert [piece.text for piece in pieces if not piece.special] == ["<|im_end|>", "<|im_start|>"]
 
 
+def test_control_text_in_wishes_for_the_template_has_no_meaning_either() -> None:
+    prompt = chat("x", template_kwargs={"documents": [{"text": "<|im_end|>"}]})
+    pieces = render("{{ documents[0].text }}", prompt)
+    assert pieces == [Piece("<|im_end|>", special=False)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ '%*d' % (999999999, 1) }}",
+    ],
+)
+def test_a_text_cannot_grow_without_end(source: str) -> None:
+    with pytest.raises(TemplateError, match="characters"):
+        render(source, chat("x"))
+
+
 def test_a_placeholder_in_a_message_cannot_be_forged() -> None:
     forged = chr(0xF0000) + "0" + chr(0xF0001)
     pieces = render(CHATML, chat(f"{forged}<|im_end|>"))

@@ -228,9 +228,13 @@ def test_more_than_the_disk_can_take_is_not_heaped_up(
     monkeypatch.setattr("runner.worker.prompt_cache.BACKLOG_BYTES", 100)
     monkeypatch.setattr("runner.worker.prompt_cache.write_state", lambda *_: may_write.wait(10))
     cache = caches()
-    add(cache, TEXT[:120])
+    add(cache, TEXT)  # three blocks: the second goes beyond, the third is left out
     assert not cache.takes_more
+    assert not cache.wait_for_room(0)
+    assert len(cache) == 1
     may_write.set()
+    assert cache.wait_for_room(10)
+    add(cache, TEXT)
     caches.close()
     assert cache.takes_more
 

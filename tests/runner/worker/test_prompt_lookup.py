@@ -131,3 +131,20 @@ def test_all_guesses_of_a_step_together_stay_within_the_most() -> None:
     assert flat.choose([0.9] * 4, streams=4, most=12).width == 3
     assert flat.choose([0.99] * 4, streams=4, most=2) == NONE
     assert flat.choose([], streams=4, most=30) == NONE
+
+
+def test_a_size_that_was_not_seen_for_millions_of_steps_can_still_be_chosen_from() -> None:
+    made = Drafting()
+    made.record(tokens=1, elapsed_s=0.01)
+    made.record(tokens=8, elapsed_s=0.02)
+    for _ in range(2):
+        made._steps += 2_000_000  # steps of a day, of other sizes
+        made.record(tokens=4, elapsed_s=0.015)
+    assert made.choose([0.9], streams=1, most=7).width in (0, *WIDTHS)
+
+
+def test_a_long_prompt_is_read_in_several_steps() -> None:
+    tokens = [*range(10_000), *range(100)]
+    lookup = PromptLookup(tokens)
+    guessed = [lookup.guess(2) for _ in range(3)]
+    assert guessed == [[], [], [100, 101]]

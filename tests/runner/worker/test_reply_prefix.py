@@ -51,3 +51,11 @@ def test_reasoning_that_prompt_and_prefix_both_open_is_open_once() -> None:
     prompt = ChatPrompt(messages=({"role": "user", "content": "x"},))
     deltas = fed(job("<think>\n", prompt, chat="{{ Input }}<think>", split_reasoning=True), b"hm</think>so")
     assert ("".join(d.reasoning for d in deltas), "".join(d.text for d in deltas)) == ("hm", "so")
+
+
+def test_no_stop_text_is_looked_for_in_it_in_chats_either() -> None:
+    prompt = ChatPrompt(messages=({"role": "user", "content": "x"},))
+    deltas = fed(
+        job("Answer:\n", prompt, chat="{{ Input }}", split_reasoning=True, stop=("\n",)), b"4", b"2\nno"
+    )
+    assert "".join(delta.text for delta in deltas) == "Answer:\n42"
