@@ -127,7 +127,10 @@ class Catalog:
         return self._snapshot is not None and model.name in self._snapshot.models
 
     def add_guest(self, entry: ModelEntry) -> Model:
-        """A model that is not in the repository; it is forgotten once it is not loaded any more."""
+        """A model that is not in the repository, or the one that has its name already; it is forgotten once it is not
+        loaded any more."""
+        if (found := self._models.get(entry.name)) is not None:
+            return found
         self._guests.add(entry.name)
         return self._add(entry)
 

@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -52,7 +53,8 @@ class Fetcher:
         self._state_dir = state_dir
         self._keep_free_bytes = keep_free_bytes
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._guest_slots = asyncio.Semaphore(AT_ONCE - 1)  # one is always for what the owner wants
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # those that are in use
 
     async def bring(self, version: VersionEntry, on_move: Callable[[Transfer], None]) -> VersionEntry:
         """The version with its weights on disk. Cancelling it ends the download, which a later one goes on with.
@@ -65,7 +67,8 @@ class Fetcher:
         record = await asyncio.to_thread(known, self._state_dir, remote)
         if record is None:
             on_move(Transfer())
-            async with self._alone(remote), self._slots:
+            guests = self._guest_slots if remote.by_request else contextlib.nullcontext()
+            async with self._alone(remote), guests, self._slots:
                 weights = await self._fetch(remote, on_move)
         else:
             weights = record.weights
@@ -73,16 +76,9 @@ class Fetcher:
             version, weights_path=Path(weights) if weights else version.weights_path
         )
 
-    @contextlib.asynccontextmanager
-    async def _alone(self, remote: Remote) -> AsyncIterator[None]:
-        """Nobody else fetches the same meanwhile."""
-        lock = self._locks.setdefault(remote.key, asyncio.Lock())
-        try:
-            async with lock:
-                yield
-        finally:
-            if not lock.locked():
-                self._locks.pop(remote.key, None)
+    def _alone(self, remote: Remote) -> asyncio.Lock:
+        """Nobody else fetches the same while it is held."""
+        return self._locks.setdefault(remote.key, asyncio.Lock())
 
     async def _fetch(self, remote: Remote, on_move: Callable[[Transfer], None]) -> str | None:
         keep_free = self._keep_free_bytes if remote.by_request else 0

@@ -1,8 +1,11 @@
 """Models that nobody put into the repository, but a request names as a hub has them: `owner/repo[/file][@revision]`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from repository.remote.wanted import Remote, request_remote
+from msgspec.structs import replace
+
+from repository.remote.wanted import NOT_FOR_STRANGERS, Remote, request_remote
 from repository.snapshot import ModelEntry, VersionEntry
 from runner.names import parse_name
 
@@ -37,3 +40,28 @@ def new_remotes(entry: ModelEntry, known: ModelEntry | None) -> list[Remote]:
     """What `entry` has from the network and `known` has not."""
     before = [version.source for version in known.versions] if known is not None else []
     return [each.source for each in entry.versions if each.source is not None and each.source not in before]
+
+
+def refusal(remotes: Sequence[Remote], *, allow_pull: bool) -> str | None:
+    """Why a load request may not name these; None where it may. Addresses and tokens are for the server's owner."""
+    for remote in remotes:
+        if not allow_pull:
+            return f"the load names {remote}; {HOW_TO_ALLOW}"
+        if remote.files:
+            return f"the load names {remote}; what a load names must be a repository on the hub, written owner/repo"
+        if remote.token_env is not None:
+            return f"the load names {remote} with a token_env; only a config.yaml may choose a token"
+    return None
+
+
+def as_requested(entry: ModelEntry, remotes: Sequence[Remote]) -> ModelEntry:
+    """The model whose `remotes` nobody but a request has asked for."""
+    return replace(entry, versions=tuple(_as_requested(each, remotes) for each in entry.versions))
+
+
+def _as_requested(version: VersionEntry, remotes: Sequence[Remote]) -> VersionEntry:
+    source = version.source
+    if source is None or source not in remotes:
+        return version
+    ignore = (*source.ignore, *NOT_FOR_STRANGERS)
+    return replace(version, source=replace(source, ignore=ignore, by_request=True))

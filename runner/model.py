@@ -33,7 +33,7 @@ from runner.offer import Offer, draw, offer_of
 from runner.overrides import Override
 from runner.pace import load_wait_s
 from runner.retry import Retry
-from runner.slots import RETRY_AFTER_S, Slot, Slots, Source, Spawn
+from runner.slots import RETRY_AFTER_S, Flight, Slot, Slots, Source, Spawn
 
 logger = logging.getLogger(__name__)
 
@@ -245,6 +245,9 @@ class Model:
             failure = slot.recent_failure(source, self._clock()) if slot.flight is None else None
             if failure is not None and not retry:
                 raise failure.copy()
+            if slot.flight is not None and slot.flight.is_given_up:
+                await self._end_of(slot.flight, deadline)
+                continue
             flight = slot.flight or self.slots.take_off(slot, self.entry, source, self._override)
             flight.is_unwanted = False
             flight.waiting += 1
@@ -265,6 +268,15 @@ class Model:
             if not loaded.is_open or loaded.source == self._source_or_none(number):
                 return loaded
             retry = False
+
+    async def _end_of(self, flight: Flight, deadline: float | None) -> None:
+        """Wait until a load that was given up is over, however it ends. Raises DeadlineExceeded."""
+        try:
+            await before(deadline, asyncio.shield(flight.outcome))
+        except DeadlineExceeded:
+            raise
+        except RunnerError:
+            pass
 
     async def load_selected(self) -> None:
         """Load every version the policy serves, then retire the others. Raises the first failure, after trying

@@ -36,7 +36,7 @@ from runner.errors import (
 )
 from runner.fetching import Fetcher
 from runner.gpus import Gpus
-from runner.guests import HOW_TO_ALLOW, new_remotes
+from runner.guests import as_requested, new_remotes, refusal
 from runner.ledger import Ledger
 from runner.loaded import Lease, LoadedVersion
 from runner.loader import Loader
@@ -334,11 +334,14 @@ class Runner:
                 raise unknown_model(model, list(self._catalog.models))
             entry = found.disk_entry if found is not None and is_on_disk else None
             override = await self._overrides.make(name.model, entry, config, files or {})
-            if not self._settings.allow_pull and (remotes := new_remotes(override.entry, entry)):
+            remotes = new_remotes(override.entry, entry)
+            if problem := refusal(remotes, allow_pull=self._settings.allow_pull):
                 override.hold()
                 override.release()
-                raise LoadFailed(f"the load names {remotes[0]}; {HOW_TO_ALLOW}")
-            found = found or self._catalog.add_guest(absent(name.model))
+                raise LoadFailed(problem)
+            override.entry = as_requested(override.entry, remotes)
+            if found is None or not is_on_disk:  # a guest may have gone, or come, meanwhile
+                found = self._catalog.add_guest(absent(name.model))
             await found.load_override(override)
             return
         if not is_on_disk:

@@ -37,11 +37,13 @@ class Flight:
         self.outcome: asyncio.Future[LoadedVersion] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None] | None = None
         self.is_unwanted = False  # unloaded while it was still loading
+        self.is_given_up = False  # it ends without a result
         self.waiting = 0  # those who want its outcome
 
     def stop_fetching(self) -> None:
         """Give it up while nothing but a download has begun, which a later load goes on with."""
         if self.loading.is_fetching and self.task is not None:
+            self.is_given_up = True
             self.task.cancel()
 
     def fail(self, error: RunnerError) -> None:

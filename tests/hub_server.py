@@ -33,11 +33,12 @@ class Fault(Struct, kw_only=True):
 
     `cut`: the connection ends after `after` bytes of this answer. `stall`: nothing comes after them until the hub is
     closed. `flip`: the byte at `after` is another one. `short`: only `after` bytes are there, and said to be there.
+    `shift`: a part begins a byte before the one asked for, and says so.
     `status`: this one, with `headers`. `redirect`: to the same place, once more. `no_range`: `Range` is not heeded, and
     the answer is cut after `after` bytes, if that is given.
     """
 
-    kind: Literal["cut", "stall", "flip", "short", "status", "redirect", "no_range"]
+    kind: Literal["cut", "stall", "flip", "short", "shift", "status", "redirect", "no_range"]
     match: str = "GET /lfs/"
     times: int | None = 1
     after: int = 0
@@ -302,7 +303,7 @@ class _Answers(BaseHTTPRequestHandler):
         status = 200
         wanted = re.match(r"bytes=(\d+)-(\d*)\Z", self.headers.get("Range", ""))
         if wanted and kind != "no_range":
-            start, end = int(wanted[1]), min(int(wanted[2] or len(data)), len(data) - 1)
+            start, end = int(wanted[1]) - (kind == "shift"), min(int(wanted[2] or len(data)), len(data) - 1)
             if start >= len(data):
                 self._send(416, b"", {"Content-Range": f"bytes */{len(data)}"})
                 return

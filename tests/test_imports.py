@@ -141,10 +141,10 @@ def test_an_ollama_model_is_imported_and_answers_by_its_own_template(store: Path
     bare = tmp_path / "bare.gguf"
     bare.write_bytes(without_template(DEMO.read_bytes()))
     ollama_model(
-        store, "registry.ollama.ai/library/demo/8m", [("model", bare), ("template", TEMPLATE.encode())]
+        store, "registry.example/library/demo/8m", [("model", bare), ("template", TEMPLATE.encode())]
     )
     ollama_model(
-        store, "registry.ollama.ai/library/odd/latest", [("model", b"GGUFx"), ("application/odd", b"")]
+        store, "registry.example/library/odd/latest", [("model", b"GGUFx"), ("application/odd", b"")]
     )
     done = command("import", "ollama", store, "--repository", tmp_path / "models", code=1)
     assert "odd: odd:latest is not imported: its manifest has a layer of the unknown kind" in done.stderr

@@ -117,6 +117,14 @@ def test_the_same_is_not_pulled_twice_unless_forced(many: Yard):
     assert "m:2 is" in many.pull("acme/m-GGUF/m-Q8_0.gguf", "--force")
 
 
+def test_one_missing_file_of_several_is_brought_back(yard: Yard):
+    yard.hub.add("acme/m-GGUF", {"m.gguf": b"GGUF", "LICENSE": "MIT"})
+    yard.pull("acme/m-GGUF")
+    (yard.models / "m/1/m.gguf").unlink()
+    assert "m:1 is acme/m-GGUF@" in yard.pull()
+    assert yard.published() == ["m/1/LICENSE", "m/1/m.gguf", NAME]
+
+
 def test_a_new_commit_is_a_new_version(many: Yard):
     many.pull("acme/m-GGUF", "--quant", "Q8_0")
     many.hub.add("acme/m-GGUF", {"m-Q8_0.gguf": b"better"})

@@ -190,11 +190,12 @@ class _Job:
         )
         self._yes = yes
         self._failed = 0
+        self._taken: dict[str, str] = {}
 
     def run(self, find: Callable[[], Iterable["Importable"]]) -> None:
         """Everything; ends the command with exit 1 if some model was not imported."""
         from adapters.cli.inspection import fail
-        from repository.importing.placing import place
+        from repository.importing.placing import check_room, place
         from repository.importing.values import ImportProblem
 
         try:
@@ -205,7 +206,12 @@ class _Job:
         for plan in plans:
             self._announce(plan)
         wanted = [plan for plan in plans if not plan.is_there]
-        if not self._dry_run and self._may_copy(sum(plan.copied_bytes for plan in wanted)):
+        copied_bytes = sum(plan.copied_bytes for plan in wanted)
+        try:
+            check_room(copied_bytes, self._root)
+        except ImportProblem as problem:
+            fail(str(problem))
+        if not self._dry_run and self._may_copy(copied_bytes):
             for plan in wanted:
                 comments = [f"Imported from {self._source}: {plan.model.label}", *plan.model.notes]
                 try:
@@ -251,9 +257,14 @@ class _Job:
             planned = plan(model, self._root, way=self._way, may_follow=self._name is not None)
             if problems := _config_problems(model):
                 raise ImportProblem(f"its settings are not possible here: {problems}")
+            if other := self._taken.get(model.name):
+                raise ImportProblem(
+                    f"{other} has that name too; import it by itself, with --model '{model.label}' --as ANOTHER-NAME"
+                )
         except ImportProblem as problem:
             self._fail(model, str(problem))
             return None
+        self._taken[model.name] = model.label
         return planned
 
     def _announce(self, plan: "Placement") -> None:

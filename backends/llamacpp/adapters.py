@@ -55,7 +55,7 @@ def _always(options: Options, folder: Path) -> Iterator[Listed]:
         raise LoadError(
             f"there are {len(scales)} LoRA scales for {len(paths)} adapters; take out what is too much"
         )
-    for path, scale in itertools.zip_longest(paths, scales, fillvalue=1.0):
+    for path, scale in zip(paths, itertools.chain(scales, itertools.repeat(1.0)), strict=False):
         yield Listed(None, folder / path, scale)
 
 

@@ -78,8 +78,9 @@ def read_entry(given: Any, *, is_ours: bool) -> GalleryEntry:
 
 
 def with_base(entry: GalleryEntry, base: Mapping[str, Any]) -> GalleryEntry:
-    """The entry over the file that its `base` names, which has the form of an entry itself."""
-    under = _read_localai({"name": entry.name, **base})
+    """The entry over the file that its `base` names, which has the form of an entry itself. Of two files of one name
+    the entry's holds. GalleryError: something in the base is wrong."""
+    under = read_entry({**base, "name": entry.name}, is_ours=False)
     return GalleryEntry(
         name=entry.name,
         description=entry.description or under.description,
@@ -87,7 +88,7 @@ def with_base(entry: GalleryEntry, base: Mapping[str, Any]) -> GalleryEntry:
         backend=entry.backend or under.backend,
         memory_bytes=entry.memory_bytes,
         tags=entry.tags,
-        files=(*under.files, *entry.files),
+        files=tuple({file.filename: file for file in (*under.files, *entry.files)}.values()),
         config=merged(under.config, entry.config),
         templates={**under.templates, **entry.templates},
     )
@@ -122,7 +123,7 @@ def _read_ours(given: Mapping[str, Any]) -> GalleryEntry:
     return msgspec.convert(
         {
             **fields,
-            "files": _files(given.get("files")),
+            "files": _files(given),
             "memory_bytes": read_size(str(memory)) if memory else None,
         },
         GalleryEntry,
@@ -131,12 +132,12 @@ def _read_ours(given: Mapping[str, Any]) -> GalleryEntry:
 
 def _read_localai(given: Mapping[str, Any]) -> GalleryEntry:
     inline = given.get("config_file")
-    config: dict[str, Any] = _mapping(inline) if isinstance(inline, str) else dict(inline or {})
-    config = merged(config, given.get("overrides") or {})
+    config = _parsed(inline) if isinstance(inline, str) else _mapping(given, "config_file")
+    config = merged(config, _mapping(given, "overrides"))
     config.pop("name", None)
     templates = {
         str(each["name"]): str(each["content"])
-        for each in given.get("prompt_templates") or ()
+        for each in _listed(given, "prompt_templates")
         if isinstance(each, Mapping) and "name" in each and "content" in each
     }
     return msgspec.convert(
@@ -145,8 +146,8 @@ def _read_localai(given: Mapping[str, Any]) -> GalleryEntry:
             "description": str(given.get("description") or "").strip(),
             "license": str(given.get("license") or ""),
             "backend": str(config.get("backend") or given.get("backend") or ""),
-            "tags": [str(tag) for tag in given.get("tags") or ()],
-            "files": _files(given.get("files")),
+            "tags": [str(tag) for tag in _listed(given, "tags")],
+            "files": _files(given),
             "config": config,
             "base": given.get("url") or None,
             "templates": templates,
@@ -155,9 +156,9 @@ def _read_localai(given: Mapping[str, Any]) -> GalleryEntry:
     )
 
 
-def _files(given: Any) -> list[dict[str, Any]]:
-    files = []
-    for each in given or ():
+def _files(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    files: dict[str, dict[str, Any]] = {}
+    for each in _listed(given, "files"):
         if not isinstance(each, Mapping) or not each.get("filename") or not each.get("uri"):
             raise GalleryError("each of `files` needs a filename and a uri")
         name, uri, sha256 = str(each["filename"]), str(each["uri"]), str(each.get("sha256") or "")
@@ -167,11 +168,27 @@ def _files(given: Any) -> list[dict[str, Any]]:
             raise GalleryError(
                 f'sha256 of {name}: "{sha256}" is no SHA-256 hash, which has 64 hexadecimal digits'
             )
-        files.append({"filename": name, "uri": uri, "sha256": sha256.lower() or None})
-    return files
+        if name in files:
+            raise GalleryError(f'files: the filename "{name}" is given twice')
+        files[name] = {"filename": name, "uri": uri, "sha256": sha256.lower() or None}
+    return list(files.values())
 
 
-def _mapping(text: str) -> dict[str, Any]:
+def _mapping(given: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = given.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise GalleryError(f"{key}: expected a mapping, found {value!r}")
+    return value
+
+
+def _listed(given: Mapping[str, Any], key: str) -> list[Any]:
+    value = given.get(key) or []
+    if not isinstance(value, list):
+        raise GalleryError(f"{key}: expected a list, found {value!r}")
+    return value
+
+
+def _parsed(text: str) -> dict[str, Any]:
     from repository.document import parse_document
 
     document = parse_document(text.encode(), "config_file")

@@ -108,10 +108,14 @@ def _fetched(address: str) -> bytes:
     from repository.hub.errors import HubError
     from repository.remote.web import download
 
+    def stop_if_large(done: int, total: int) -> None:
+        if max(done, total) > _MOST_BYTES:
+            raise GalleryError(f"{address} is larger than {_MOST_BYTES >> 20} MiB")
+
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "index"
         try:
-            download(address, target)
+            download(address, target, progress=stop_if_large)
         except HubError as error:
             raise GalleryError(str(error)) from error
         return target.read_bytes()

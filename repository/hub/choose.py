@@ -48,6 +48,8 @@ def choose(listing: Listing, reference: HubReference, choice: Choice) -> Chosen:
     """The files that the reference and the choice stand for. HubError: none, or several that exclude each other."""
     base, files = _inside(listing, reference)
     named = reference.file if reference.file and base != reference.file else None
+    if named is not None and _matches(_short(named, base), choice.ignore):
+        raise HubError(f"{listing.repo}: files such as {named} are not taken here", "missing")
     files = [file for file in files if _is_wanted(file.name, base, choice)]
     if not files:
         patterns = ", ".join((*choice.allow, *(f"not {pattern}" for pattern in choice.ignore)))

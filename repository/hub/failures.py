@@ -5,6 +5,7 @@ Also tells which failures pass, and after how long to try again.
 
 import errno
 import os
+from collections.abc import Mapping
 
 import httpx2
 from huggingface_hub import constants, get_token
@@ -24,7 +25,7 @@ from repository.hub.reference import HubReference
 
 KEPT = "what came so far is kept, and a later call goes on from there"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_BUSY = (408, 425, 429, 500, 502, 503, 504)
+BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
 def explain(error: Exception, reference: HubReference, *, endpoint: str) -> HubError:
@@ -73,9 +74,9 @@ def disk_problem(error: OSError) -> HubError:
 def pause_after(error: Exception, usual_s: float) -> float | None:
     """Seconds to wait before it is worth trying again; None where that is no use."""
     if isinstance(error, HfHubHTTPError):
-        if error.response.status_code not in _BUSY:
+        if error.response.status_code not in BUSY:
             return None
-        return asked_pause(error) if error.response.status_code == 429 else usual_s
+        return asked_pause(error.response.headers) if error.response.status_code == 429 else usual_s
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         return pause_after(error.__cause__, usual_s)
     if isinstance(error, OfflineModeIsEnabled):
@@ -89,17 +90,19 @@ def is_rate_limit(error: Exception) -> bool:
     return isinstance(inner, HfHubHTTPError) and inner.response.status_code == 429
 
 
-def asked_pause(error: HfHubHTTPError) -> float:
+def asked_pause(headers: Mapping[str, str]) -> float:
     """What `Retry-After` or `RateLimit` says, in seconds; a minute where they say nothing."""
-    said = error.response.headers.get("Retry-After", "").strip()
+    said = headers.get("Retry-After", "").strip()
     if said.isdigit():
         return float(said)
-    limit = parse_ratelimit_headers(error.response.headers)
+    limit = parse_ratelimit_headers(headers)
     return float(limit.reset_in_seconds) if limit is not None else 60.0
 
 
 def _gated(repo: str, endpoint: str) -> HubError:
-    if get_token():
+    if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+        message = f"{repo} is gated, and the hub is asked without a token here"
+    elif get_token():
         message = f"{repo} is gated, and the account of the token given has no access; ask for it at {endpoint}/{repo}"
     else:
         message = (
@@ -117,19 +120,24 @@ def _refused(error: HfHubHTTPError, repo: str, endpoint: str) -> HubError:
             f"{endpoint} refuses the token given; set HF_TOKEN to a valid one, or unset it", "gated"
         )
     if isinstance(error, RepositoryNotFoundError) or status in (401, 404):
-        token = "" if get_token() else "; if it is private, set HF_TOKEN"
+        token = _advice("; if it is private, set HF_TOKEN")
         return HubError(f"there is no {repo} at {endpoint}{token}", "missing")
     if status == 403:
         return HubError(f"{endpoint} does not allow {repo}: {said or 'no reason given'}", "gated")
     if status == 429:
-        pause = asked_pause(error)
-        token = "" if get_token() else ", or set HF_TOKEN, which allows more"
+        pause = asked_pause(error.response.headers)
+        token = _advice(", or set HF_TOKEN, which allows more")
         return HubError(
             f"{endpoint} asks for fewer requests; try again in {pause:.0f} s{token}; {KEPT}", "offline"
         )
     if status >= 500:
         return HubError(f"{endpoint} answers with status {status}; try again later; {KEPT}", "offline")
     return HubError(f"{endpoint} answers with status {status} for {repo}: {said or error}", "broken")
+
+
+def _advice(text: str) -> str:
+    """The text, where a token is not there and would be sent."""
+    return "" if get_token() or constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else text
 
 
 def hub_endpoint(given: str | None) -> str:

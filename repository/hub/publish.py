@@ -21,7 +21,7 @@ from repository.hub.failures import disk_problem
 from repository.hub.lock import LockedVersion, locked, read_lock, write_lock
 from repository.versions import parse_version_folder
 
-_STAGE = ".pull-"
+_STAGE = ".staged-"
 _LINKED_BYTES = 1 << 20  # smaller files are copied: a person may edit them
 _FICLONE = 0x40049409
 
@@ -40,12 +40,13 @@ def publish(
 ) -> Published:
     """Make the files of `wanted`, which lie at `places` by name, the version of that number, or 0: the next one.
 
-    With the number of a version that lacks some of its files, those are added. A version that is the same already is
-    not made again, unless `force`. HubError: full disk, read-only repository, other files in the way.
+    With the number of a version that lacks some of its files, those are added, and only they need a place. A version
+    that is the same already is not made again, unless `force`. HubError: full disk, read-only repository,
+    other files in the way.
     """
     folder = root / wanted.model
     try:
-        with _stage(root, folder if folder.is_dir() else root) as stage:
+        with staged(root, folder if folder.is_dir() else root) as stage:
             copied = _fill(stage / "files", wanted, places)
             with locked(root):
                 known = read_lock(root)
@@ -94,9 +95,9 @@ def _next_number(folder: Path, model: str, known: tuple[LockedVersion, ...]) -> 
 
 
 def _fill(target: Path, version: LockedVersion, places: Mapping[str, Path]) -> int:
-    """Puts the files into a new folder; how many bytes of it are copies."""
+    """Puts the files that have a place into a new folder; how many bytes of it are copies."""
     copied = 0
-    for file in version.files:
+    for file in [each for each in version.files if each.name in places]:
         path = target / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
         source = Path(os.path.realpath(places[file.name]))
@@ -151,8 +152,11 @@ def _move(stage: Path, folder: Path, version: LockedVersion) -> None:
 
 
 @contextmanager
-def _stage(root: Path, place: Path) -> Iterator[Path]:
-    """A hidden folder for a version in the making; clears away those that a killed process left."""
+def staged(root: Path, place: Path) -> Iterator[Path]:
+    """A hidden folder in `place` for a version in the making; clears away those that a killed process left.
+
+    HubError, OSError: the disk said no.
+    """
     with ExitStack() as stack:
         with locked(root):
             for old in place.glob(f"{_STAGE}*"):

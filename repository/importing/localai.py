@@ -3,6 +3,7 @@
 What the words mean is `repository.localai`'s, which reads a `config.yaml` too.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def _template_file(folder: Path, text: str) -> Path | None:
         return None
     named = folder / text
     path = named if named.suffix == _TEMPLATE else named.with_name(named.name + _TEMPLATE)
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None  # noqa: PTH113  a name too long for a file is none
 
 
 def _weights(folder: Path, config: dict[str, Any]) -> tuple[SourceFile, ...]:
@@ -108,9 +109,10 @@ def _weights(folder: Path, config: dict[str, Any]) -> tuple[SourceFile, ...]:
         if key in config:
             config[key], brought = _brought(folder, config[key])
             files += brought
-    wanted = [each for each in config.pop("download_files", None) or () if not _is_here(folder, each, files)]
-    if wanted:
-        config["download_files"] = wanted
+    if isinstance(wanted := config.get("download_files"), list):
+        config["download_files"] = [each for each in wanted if not _is_here(folder, each, files)]
+        if not config["download_files"]:
+            del config["download_files"]
     return tuple({file.name: file for file in files}.values())
 
 

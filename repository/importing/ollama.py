@@ -15,7 +15,6 @@ from repository.importing.values import Importable, ImportProblem, SourceFile, s
 
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _LAYER = "application/vnd.ollama.image."
-_HOST = "registry.ollama.ai"
 _MOST_BYTES = 4 << 20
 
 _KEYS = {
@@ -62,7 +61,11 @@ def find_models(folder: Path) -> Iterator[Importable]:
         raise ImportProblem(f"{folder} is no Ollama store: it has no folder manifests; name the one that has")
     for path in sorted(manifests.rglob("*")):
         parts = path.relative_to(manifests).parts
-        if len(parts) < 2 or any(part.startswith(".") for part in parts) or not path.is_file():
+        if any(part.startswith(".") for part in parts) or not path.is_file():
+            continue
+        if len(parts) < 3:
+            problem = f"{path} lies where no manifest does: expected HOST/OWNER/MODEL/TAG"
+            yield Importable(name=path.name, label="/".join(parts), problem=problem)
             continue
         name, label = _names(parts)
         try:
@@ -73,8 +76,8 @@ def find_models(folder: Path) -> Iterator[Importable]:
 
 def _names(parts: tuple[str, ...]) -> tuple[str, str]:
     """A model's name here, in which no colon may stand, and the one it has there."""
-    *places, tag = parts
-    shown = [part for part in places if part not in (_HOST, "library")]
+    _host, *places, tag = parts
+    shown = places[1:] if places[0] == "library" and len(places) > 1 else places
     model = "/".join(shown[-2:])
     return (model if tag == "latest" else f"{model}-{tag}"), f"{'/'.join(shown)}:{tag}"
 
@@ -162,7 +165,7 @@ class _Found:
 
     def _take_parameters(self, given: Mapping[str, Any]) -> None:
         for key, value in given.items():
-            if key == "num_predict" and value < 1:
+            if key == "num_predict" and isinstance(value, int) and value < 1:
                 continue  # no limit, as it is here
             if key in _KEYS:
                 self._config[_KEYS[key]] = value
@@ -221,7 +224,7 @@ def _blob(folder: Path, layer: _Layer) -> Path:
 def _decoded(text: str, what: str) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ImportProblem(f"{what} are not readable as JSON: {error}") from error
     if isinstance(value, dict):
         return value

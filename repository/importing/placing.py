@@ -6,13 +6,15 @@ hidden folder, which scans pass over, and renamed. Nothing in a source is change
 
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
+from repository.hub.choose import show_bytes
+from repository.hub.errors import HubError
+from repository.hub.publish import staged
 from repository.importing.config_text import config_text
 from repository.importing.values import Importable, ImportProblem, SourceFile
 from repository.names import name_problem
@@ -24,7 +26,6 @@ Way = Literal["auto", "hard", "symbolic", "copy"]
 """How files come: `auto` by hard link or else copied, `hard` by hard link or not at all, `symbolic` by hard link or
 else a symbolic one, `copy` always copied."""
 
-_STAGE = ".import-"
 _SMALL_BYTES = 1 << 20  # copied in any case: a person may edit them
 
 
@@ -54,14 +55,19 @@ def plan(model: Importable, root: Path, *, way: Way, may_follow: bool = False) -
         raise ImportProblem(f"{root / model.name}.yaml is a model of that name; choose another with --as")
     numbers = sorted(parse_version_folder(path.name) or 0 for path in home.iterdir()) if home.exists() else []
     newest = numbers[-1] if numbers else 0
-    if home.exists() and not newest and any(path.suffix != ".yaml" for path in home.iterdir()):
+    if home.exists() and not newest and any(_is_loose(path) for path in home.iterdir()):
         raise ImportProblem(
             f"{home} holds files that are no version; move them into {home / '1'}, or use --as"
         )
     if not model.files:
-        if home.exists() and (home / CONFIG).exists():
-            return Placement(model, home, "copy", 0, is_there=_config_is_same(home, model), keeps_config=True)
-        return Placement(model, home, "copy", 0)
+        keeps_config = (home / CONFIG).exists()
+        is_there = keeps_config and _config_is_same(home, model)
+        if newest and not is_there:
+            raise ImportProblem(
+                f"there is a model {model.name} already, with weights in {home / str(newest)}; choose another name "
+                "with --as"
+            )
+        return Placement(model, home, "copy", 0, is_there=is_there, keeps_config=keeps_config)
     if newest and _is_same(home / str(newest), model):
         return Placement(model, home / str(newest), "hard", 0, is_there=True)
     if newest and not may_follow:
@@ -86,36 +92,47 @@ def place(placement: Placement, root: Path, *, comments: Sequence[str]) -> None:
     """Do what was planned; `comments` stand at the head of the `config.yaml`. ImportProblem: the disk said no."""
     home = root / placement.model.name
     try:
-        home.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=home.parent))
-        try:
-            _build(stage, placement, comments=comments)
-            if home.exists():
-                (stage / placement.folder.name).rename(placement.folder)
-                if not placement.keeps_config and (stage / CONFIG).exists():
-                    (stage / CONFIG).rename(home / CONFIG)
-            else:
-                stage.chmod(0o755)
-                stage.rename(home)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+        with staged(root, home if home.exists() else root) as stage:
+            made = stage / "model"
+            _build(made, placement, comments=comments)
+            if not home.exists():
+                home.parent.mkdir(parents=True, exist_ok=True)
+                made.rename(home)
+                return
+            if placement.model.files:
+                (made / placement.folder.name).rename(placement.folder)
+            if not placement.keeps_config and (made / CONFIG).exists():
+                (made / CONFIG).rename(home / CONFIG)
+    except HubError as error:
+        raise ImportProblem(str(error)) from error
     except OSError as error:
         raise ImportProblem(
             f"{error.filename or home}: {error.strerror or error}; nothing of it is there"
         ) from error
 
 
-def _build(stage: Path, placement: Placement, *, comments: Sequence[str]) -> None:
+def check_room(copied_bytes: int, root: Path) -> None:
+    """ImportProblem: the disk of the repository has no room for so much."""
+    free = shutil.disk_usage(_nearest(root)).free
+    if copied_bytes > free:
+        raise ImportProblem(
+            f"{show_bytes(copied_bytes)} would be copied, and {root} has {show_bytes(free)} free; make room, choose "
+            "fewer with --model, or link them with --link symbolic"
+        )
+
+
+def _build(made: Path, placement: Placement, *, comments: Sequence[str]) -> None:
     model = placement.model
+    made.mkdir()
     if model.files:
-        target = stage / placement.folder.name
+        target = made / placement.folder.name
         target.mkdir()
         for file in model.files:
             _bring(file, target / file.name, links=placement.links)
         for name, text in model.texts.items():
             (target / name).write_text(text, encoding="utf-8")
     if model.config:
-        (stage / CONFIG).write_text(config_text(model.config, comments), encoding="utf-8")
+        (made / CONFIG).write_text(config_text(model.config, comments), encoding="utf-8")
 
 
 def _bring(file: SourceFile, target: Path, *, links: str) -> None:
@@ -136,7 +153,7 @@ def _bring(file: SourceFile, target: Path, *, links: str) -> None:
 def _links(files: Sequence[SourceFile], root: Path, way: Way) -> Literal["hard", "symbolic", "copy"]:
     if way == "copy":
         return "copy"
-    device = _device(next(path for path in (root, *root.absolute().parents) if path.exists()))
+    device = _device(_nearest(root))
     if all(_device(file.path) == device for file in files):
         return "hard"
     if way == "hard":
@@ -144,6 +161,16 @@ def _links(files: Sequence[SourceFile], root: Path, way: Way) -> Literal["hard",
             f"{files[0].path} is on another filesystem, where no hard link leads; use --copy or --link symbolic"
         )
     return "symbolic" if way == "symbolic" else "copy"
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or where it would be made."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def _is_loose(path: Path) -> bool:
+    """Something in a model's folder that is no version, and that its configuration does not explain."""
+    return path.suffix != ".yaml" and not path.name.startswith(".")
 
 
 def _device(path: Path) -> int:

@@ -15,6 +15,7 @@ from repository.hub.errors import HubError
 from repository.remote.messages import Done, Failed, Job, Moved, Said, Told
 
 TELL_S = 0.2
+OWNERS_TOKEN = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 def main() -> None:
@@ -30,6 +31,10 @@ def main() -> None:
             )
             return
         os.environ["HF_TOKEN"] = os.environ[token_env]
+    if job.remote.by_request:  # what the owner's token opens is not for whoever asks
+        for name in OWNERS_TOKEN:
+            os.environ.pop(name, None)
+        os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     from repository.remote.bring import bring  # its libraries read the environment
 

@@ -17,9 +17,9 @@ from repository.hub.errors import HubError
 from repository.hub.failures import disk_problem
 from repository.hub.fetch import Hub
 from repository.hub.reference import SCHEMES, HubReference, parse_reference
-from repository.hub.values import Choice, Fetched, FetchedFile, HubFile, Quantisation
+from repository.hub.values import Choice, Fetched, FetchedFile, HubFile, Progress, Quantisation
 from repository.remote.record import Kept, Record, known, read_record, write_record
-from repository.remote.wanted import Remote, RemoteFile
+from repository.remote.wanted import Remote, RemoteFile, shown
 from repository.remote.web import download
 
 DOWNLOADS = "downloads"
@@ -103,10 +103,11 @@ class _Bringing:
         fetched = self._fetch(reference, Choice(allow=(name,)), on_progress)
         found: FetchedFile | None = next((e for e in fetched.files if e.name == reference.file), None)
         if found is None:
-            raise HubError(f"{file.uri} names a folder; write one entry for each file", "ambiguous")
+            raise HubError(f"{shown(file.uri)} names a folder; write one entry for each file", "ambiguous")
         if file.sha256 not in (None, found.sha256):
             raise HubError(
-                f"{file.uri} is not the file that was meant: its sha256 is {found.sha256}; correct sha256 or uri",
+                f"{shown(file.uri)} is not the file that was meant: its sha256 is {found.sha256}; "
+                "correct sha256 or uri",
                 "broken",
             )
         return found.place
@@ -129,12 +130,20 @@ class _Bringing:
     ) -> Fetched:
         hub = Hub(reference, say=self._say)
         listing = hub.listing()
+        if listing.is_cached and self._remote.by_request:
+            # What the owner fetched for himself may be private.
+            raise HubError(f"{reference}: the hub cannot be asked now; ask again later", "offline")
         chosen = choose(listing, reference, choice)
         if not listing.is_cached:
             self._check_room(sum(_missing(hub, file) for file in chosen.files), hub.cache.folder)
         for note in chosen.notes:
             self._say(f"{reference}: {note}")
-        return hub.download(listing, chosen, progress=lambda at: on_progress(at.done_bytes, at.total_bytes))
+
+        def move(at: Progress) -> None:  # others may fill the disk meanwhile
+            self._check_room(at.file_total_bytes - at.file_done_bytes, hub.cache.folder)
+            on_progress(at.done_bytes, at.total_bytes)
+
+        return hub.download(listing, chosen, progress=move)
 
     def _check_room(self, missing_bytes: int, folder: Path) -> None:
         if not self._keep_free_bytes or not missing_bytes:
@@ -143,8 +152,8 @@ class _Bringing:
         free = shutil.disk_usage(there).free
         if free - missing_bytes < self._keep_free_bytes:
             raise HubError(
-                f"{self._remote} needs {show_bytes(missing_bytes)} more, and of the {show_bytes(free)} free in {there} "
-                f"downloads that requests ask for leave {show_bytes(self._keep_free_bytes)} alone",
+                f"{self._remote} needs {show_bytes(missing_bytes)} more, and of the {show_bytes(free)} free on the "
+                f"disk downloads that requests ask for leave {show_bytes(self._keep_free_bytes)} alone",
                 "disk",
             )
 

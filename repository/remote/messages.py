@@ -7,7 +7,7 @@ from repository.remote.wanted import Remote
 
 
 class Job(Struct, frozen=True):
-    """`keep_free_bytes`: it is not begun where less than this would stay free on the disk."""
+    """`keep_free_bytes`: it stops where less than this would stay free on the disk."""
 
     remote: Remote
     state_dir: str

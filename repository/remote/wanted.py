@@ -64,12 +64,20 @@ class Remote(Struct, frozen=True):
         """Where it comes from, for people: `the hub`, or a host."""
         if self.hub is not None or all(file.uri.startswith(SCHEMES) for file in self.files):
             return "the hub"
-        return urlsplit(next(file.uri for file in self.files if not file.uri.startswith(SCHEMES))).netloc
+        return urlsplit(shown(next(f.uri for f in self.files if not f.uri.startswith(SCHEMES)))).netloc
 
     def __str__(self) -> str:
         wishes = [str(self.hub)] if self.hub is not None else []
-        wishes += [file.uri for file in self.files]
+        wishes += [shown(file.uri) for file in self.files]
         return wishes[0] + (f" and {len(wishes) - 1} more" if len(wishes) > 1 else "")
+
+
+def shown(uri: str) -> str:
+    """An address as anybody may read it: without user, password and query, which can be secrets."""
+    if uri.startswith(SCHEMES):
+        return uri
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def remote_of(
@@ -133,12 +141,10 @@ def model_problem(model: str) -> str | None:
         return _reference_problem(model)
     if model.startswith(WEB):
         if not pick.holds_weights([_file_name(model)]):
-            return (
-                f'"{model}" ends in the name of no weight file; a repository on a hub is written owner/repo'
-            )
+            return f'"{shown(model)}" ends in the name of no weight file; a repository on a hub is written owner/repo'
         return None
     if "://" in model:
-        return f'"{model}": {_unknown(model)}'
+        return f'"{shown(model)}": {_unknown(model)}'
     return None
 
 
@@ -151,8 +157,8 @@ def uri_problem(uri: str) -> str | None:
             return f'"{uri}" names no file; write huggingface://owner/repo/file'
         return None
     if uri.startswith(WEB):
-        return None if urlsplit(uri).netloc else f'"{uri}" names no host'
-    return f'"{uri}": {_unknown(uri)}'
+        return None if urlsplit(uri).netloc else f'"{shown(uri)}" names no host'
+    return f'"{shown(uri)}": {_unknown(uri)}'
 
 
 def file_problem(name: str) -> str | None:

@@ -11,19 +11,23 @@ from huggingface_hub.utils import WeakFileLock
 
 from repository.hub.choose import show_bytes
 from repository.hub.errors import HubError
-from repository.hub.failures import KEPT, disk_problem
+from repository.hub.failures import BUSY, KEPT, asked_pause, disk_problem
+from repository.hub.patience import MOST_ASKED_S, PAUSES_S
+from repository.remote.wanted import shown
 
-PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 CONNECT_S = 10.0
 SILENCE_S = 30.0
 """A server that sends nothing for so long is taken for gone."""
 
 _CHUNK = 1 << 20
-_BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
 class _Busy(Exception):
-    """An answer that may be another one soon."""
+    """An answer that may be another one soon; after `pause_s`, where the server says so."""
+
+    def __init__(self, message: str, *, pause_s: float | None = None) -> None:
+        super().__init__(message)
+        self.pause_s = pause_s
 
 
 def download(
@@ -66,6 +70,7 @@ class _Download:
         sleep: Callable[[float], None],
     ) -> None:
         self._uri = uri
+        self._shown = shown(uri)
         self._part = part
         self._sha256 = sha256
         self._progress = progress
@@ -85,24 +90,29 @@ class _Download:
                     self._go_on(client)
                 except (httpx2.TransportError, _Busy) as error:
                     tries = 0 if self._size() > before else tries + 1
-                    if tries > len(PAUSES_S):
+                    asked = error.pause_s if isinstance(error, _Busy) else None
+                    if tries > len(PAUSES_S) or (asked is not None and asked > MOST_ASKED_S):
                         why = str(error) or type(error).__name__
-                        raise HubError(f"no connection to {self._uri} ({why}); {KEPT}", "offline") from error
-                    self._sleep(PAUSES_S[max(0, tries - 1)])
+                        raise HubError(
+                            f"no connection to {self._shown} ({why}); {KEPT}", "offline"
+                        ) from error
+                    if asked is not None:
+                        self._say(f"{self._shown}: {error}; going on in {asked:.0f} s")
+                    self._sleep(PAUSES_S[max(0, tries - 1)] if asked is None else asked)
                     continue
                 except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-                    raise HubError(f"{self._uri} cannot be fetched: {error}", "broken") from error
+                    raise HubError(f"{self._shown} cannot be fetched: {error}", "broken") from error
                 if self._is_right():
                     return
                 self._forget()
                 if not resumed:
                     raise HubError(
-                        f"{self._uri} is not the file that was meant: its sha256 is another one; "
+                        f"{self._shown} is not the file that was meant: its sha256 is another one; "
                         "correct the sha256 or the address",
                         "broken",
                     )
                 resumed = 0
-                self._say(f"{self._uri}: what was there from before does not fit; taking it anew")
+                self._say(f"{self._shown}: what was there from before does not fit; taking it anew")
 
     def _go_on(self, client: httpx2.Client) -> None:
         start, headers = self._size(), {"Accept-Encoding": "identity"}
@@ -119,18 +129,23 @@ class _Download:
                     return  # nothing was left of it
                 self._forget()
                 raise _Busy("it has become shorter")
-            if response.status_code in _BUSY:
+            if response.status_code == 429:
+                raise _Busy("it asks for fewer requests", pause_s=asked_pause(response.headers))
+            if response.status_code in BUSY:
                 raise _Busy(f"it answers with status {response.status_code}")
             if response.status_code not in (200, 206):
                 what = "there is nothing at" if response.status_code in (404, 410) else "no access to"
-                raise HubError(f"{what} {self._uri} (status {response.status_code})", "missing")
+                raise HubError(f"{what} {self._shown} (status {response.status_code})", "missing")
             if response.status_code == 200:
                 start = 0
                 self._write_mark(response.headers)
+            elif not response.headers.get("content-range", "").startswith(f"bytes {start}-"):
+                self._forget()
+                raise _Busy("it sends another part than was asked for")
             length = response.headers.get("content-length", "")
             total = start + int(length) if length.isdigit() else 0
             if start and total:
-                self._say(f"{self._uri}: going on at {show_bytes(start)} of {show_bytes(total)}")
+                self._say(f"{self._shown}: going on at {show_bytes(start)} of {show_bytes(total)}")
             with self._part.open("ab") as file:
                 file.truncate(start)
                 self._progress(start, max(start, total))
@@ -145,7 +160,7 @@ class _Download:
         with self._part.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if self._sha256 is None:
-            self._say(f"{self._uri} came without a sha256 to check it by; that of what came is {found}")
+            self._say(f"{self._shown} came without a sha256 to check it by; that of what came is {found}")
         return self._sha256 in (None, found)
 
     def _size(self) -> int:

@@ -55,7 +55,8 @@ class Args(Struct, frozen=True):
 
 
 def read_engine_args(given: Mapping[str, Any]) -> Args:
-    """Arguments as keys of ours; what has no key goes into `engine_args`. ValueError: `model` is missing."""
+    """Arguments as keys of ours; what has no key goes into `engine_args`. ValueError: `model` is missing, or
+    one that is compared is of another kind."""
     model = given.get("model")
     if not isinstance(model, str) or not model:
         raise ValueError('it has no "model", the path or hub id of the weights')
@@ -69,7 +70,7 @@ def read_engine_args(given: Mapping[str, Any]) -> Args:
             values["context_size"] = value
         elif key in _OPTIONS:
             values[key] = value
-        elif key in _SCHEDULER and value <= _SCHEDULER[key][1]:
+        elif key in _SCHEDULER and _is_within(key, value):
             scheduler[_SCHEDULER[key][0]] = value
         else:
             rest[key] = value
@@ -84,3 +85,12 @@ def read_engine_args(given: Mapping[str, Any]) -> Args:
         revision if isinstance(revision, str) else None,
         tuple(f"{key} has no effect: {_IDLE[key]}" for key in given if key in _IDLE),
     )
+
+
+def _is_within(key: str, value: Any) -> bool:
+    """True where our key can be that much. ValueError: it is no amount."""
+    most = _SCHEDULER[key][1]
+    if type(value) is not type(most):
+        expected = "true or false" if isinstance(most, bool) else "a whole number"
+        raise ValueError(f"{key}: expected {expected}, found {value!r}")
+    return bool(value <= most)

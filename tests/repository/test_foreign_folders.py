@@ -148,7 +148,7 @@ def test_a_triton_model_that_cannot_be_served_says_why(
 
 def test_stores_of_other_programs_point_to_the_import(tmp_path: Path) -> None:
     hub_cache_model(tmp_path / "hub", "acme/orca", {"config.json": b"{}", "model.safetensors": b"x"})
-    ollama_model(tmp_path / "ollama", "registry.ollama.ai/library/orca/latest", [("model", b"GGUFx")])
+    ollama_model(tmp_path / "ollama", "registry.example/library/orca/latest", [("model", b"GGUFx")])
     hub = scan(tmp_path / "hub")
     assert "`modelyard import huggingface` takes it over" in said(hub, "models--acme--orca")
     ollama = scan(tmp_path / "ollama")

@@ -4,14 +4,18 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from repository.hub.reference import HubReference
+from repository.remote.wanted import Remote
+from repository.snapshot import VersionEntry
 from runner import model, retry
 from runner.errors import LoadFailed, ModelNotReady, RunnerError, WeightsUnavailable
+from runner.fetching import AT_ONCE, Fetcher, Transfer
 from runner.runner import Runner
 from tests.hub_server import Fault, HubServer, sha256_of
 from tests.repository.gguf_files import write_gguf
@@ -291,3 +295,65 @@ async def test_weights_come_from_an_address(yard: Yard, make_runner: MakeRunner,
     yard.model(parameters={"model": f"{hub.url}/acme/tiny/resolve/main/tiny.gguf"})
     async with make_runner() as runner:
         assert (await ask(runner)).text == "hello there"
+
+
+async def test_a_request_that_comes_as_a_download_is_given_up_begins_it_anew(
+    yard: Yard, make_runner: MakeRunner, hub: HubServer
+) -> None:
+    yard.model(parameters={"model": "acme/tiny"})
+    async with make_runner() as runner, stalled(runner, hub) as first:
+        first.cancel()
+        while (
+            states(runner) == {1: "LOADING"}
+            and not runner._catalog.models["echo"].slots.get(1).flight.is_given_up
+        ):
+            await asyncio.sleep(0)
+        assert (await ask(runner)).text == "hello there"
+
+
+class Watched(Fetcher):
+    """Notes what it would fetch; each download ends when `go_on` is set."""
+
+    def __init__(self, state_dir: Path) -> None:
+        super().__init__(state_dir)
+        self.running: list[str] = []
+        self.go_on = asyncio.Event()
+
+    async def _fetch(self, remote: Remote, on_move: Callable[[Transfer], None]) -> str | None:
+        self.running.append(str(remote))
+        await self.go_on.wait()
+        return None
+
+
+async def test_downloads_that_requests_ask_for_leave_a_place_to_the_owner_s(tmp_path: Path) -> None:
+    fetcher = Watched(tmp_path)
+
+    def begin(name: str, *, by_request: bool) -> asyncio.Task[VersionEntry]:
+        remote = Remote(hub=HubReference(name), by_request=by_request)
+        version = VersionEntry(1, tmp_path, None, remote.key, source=remote)
+        return asyncio.create_task(fetcher.bring(version, lambda _: None))
+
+    tasks = [begin(f"acme/guest-{number}", by_request=True) for number in range(AT_ONCE)]
+    await until(lambda: len(fetcher.running) == AT_ONCE - 1)
+    tasks.append(begin("acme/owned", by_request=False))
+    await until(lambda: "acme/owned" in fetcher.running)
+    assert len(fetcher.running) == AT_ONCE
+    fetcher.go_on.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_one_wish_is_fetched_once_at_a_time_also_while_its_turn_is_handed_on(tmp_path: Path) -> None:
+    fetcher, remote = Fetcher(tmp_path), Remote(hub=HubReference("acme/tiny"))
+    inside, most = 0, 0
+
+    async def take_turns() -> None:
+        nonlocal inside, most
+        for _ in range(3):
+            async with fetcher._alone(remote):
+                inside += 1
+                most = max(most, inside)
+                await asyncio.sleep(0)
+                inside -= 1
+
+    await asyncio.gather(take_turns(), take_turns())
+    assert most == 1

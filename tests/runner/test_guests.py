@@ -130,10 +130,10 @@ async def test_requests_fetch_no_pickles(
 async def test_a_named_pickle_is_not_fetched_either(
     yard: Yard, make_runner: MakeRunner, hub: HubServer
 ) -> None:
-    hub.add("acme/pickled", {"model.pth": b"cos\nsystem\n"})
+    hub.add("acme/pickled", {"model.pth": b"cos\nsystem\n", "README.md": "# A pickle"})
     yard.model()
     async with make_runner(**PULLING) as runner:
-        with pytest.raises(ModelNotFound):
+        with pytest.raises(ModelNotFound, match=r"files such as model\.pth are not taken here"):
             await ask(runner, model="acme/pickled/model.pth")
     assert not hub.gets("resolve")
 
@@ -164,3 +164,62 @@ async def test_a_load_request_s_configuration_names_the_hub_only_with_the_flag(
     async with make_runner(control_mode="explicit", **PULLING) as runner:
         await runner.load("echo", config=config)
         assert (await ask(runner)).text
+
+
+REFUSED = [
+    ({"parameters": {"model": "http://user:secret@inside.example/w.gguf?key=1"}}, "must be a repository"),
+    (
+        {"download_files": [{"filename": "w.gguf", "uri": "hf://acme/demo-GGUF/model.gguf"}]},
+        "must be a repository",
+    ),
+    (
+        {"artifacts": [{"source": {"type": "hf", "repo": NAME, "token_env": "PATH"}}]},
+        "only a config.yaml may choose a token",
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "message"), REFUSED)
+async def test_a_load_request_names_no_addresses_and_no_tokens(
+    yard: Yard, make_runner: MakeRunner, hub: HubServer, config: dict[str, object], message: str
+) -> None:
+    yard.model()
+    async with make_runner(**PULLING) as runner:
+        with pytest.raises(LoadFailed, match=message) as caught:
+            await runner.load("echo", config=json.dumps({"backend": "llamacpp", **config}))
+        assert "secret" not in caught.value.message and "key=1" not in caught.value.message
+    assert not hub.requests
+
+
+async def test_what_a_load_request_names_comes_as_a_request_s_wish(
+    yard: Yard, make_runner: MakeRunner, hub: HubServer
+) -> None:
+    hub.add("acme/pickled", {"model.pth": b"cos\nsystem\n", "README.md": "# A pickle"})
+    yard.model()
+    async with make_runner(**PULLING) as runner:
+        config = {"backend": "rwkv", "parameters": {"model": "acme/pickled"}}
+        with pytest.raises((LoadFailed, ModelNotFound), match="no weights"):
+            await runner.load("echo", config=json.dumps(config))
+    async with make_runner(allow_pull=True, keep_free_bytes=2**60) as runner:
+        config = {"backend": "llamacpp", "parameters": {"model": NAME}}
+        with pytest.raises(WeightsUnavailable, match=r"leave .* alone"):
+            await runner.load("echo", config=json.dumps(config))
+    assert not hub.gets("resolve")
+
+
+async def test_requests_go_to_the_hub_without_the_owner_s_token(
+    yard: Yard, make_runner: MakeRunner, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add_demo("acme/private", private=True)
+    hub.add_demo("acme/gated", gated=True)
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf/token").write_text("hf_good")
+    yard.model()
+    for token in ("hf_good", ""):  # an empty one leaves that of the file
+        monkeypatch.setenv("HF_TOKEN", token)
+        async with make_runner(**PULLING) as runner:
+            with pytest.raises(ModelNotFound, match="there is no acme/private"):
+                await ask(runner, model="acme/private")
+            with pytest.raises(LoadFailed, match="the hub is asked without a token here"):
+                await ask(runner, model="acme/gated")
+    assert hub.requests and not any("Authorization" in seen.headers for seen in hub.requests)

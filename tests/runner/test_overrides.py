@@ -12,6 +12,7 @@ from runner.runner import Runner
 from tests.runner.asking import ask, endless, metric, until
 from tests.runner.conftest import MakeRunner, Yard
 from tests.runner.test_lifecycle import row, states
+from tests.runner.test_workers import worker_pids
 
 
 def laid_out(yard: Yard) -> list[Path]:
@@ -190,3 +191,14 @@ async def test_what_a_killed_server_laid_out_is_removed_by_the_next(
         await runner.load("echo", files={"1/x": b"x"})
         assert not left.exists()
     assert not list((yard.root.parent / "state").glob("overrides/*"))
+
+
+async def test_two_loads_of_one_new_name_at_once_are_one_model(yard: Yard, make_runner: MakeRunner) -> None:
+    yard.model()
+    files = {"1/weights.bin": b"none"}
+    given = config(backend="echo")
+    async with make_runner(control_mode="explicit") as runner:
+        await asyncio.gather(*(runner.load("new", config=given, files=files) for _ in range(2)))
+        await until(lambda: len(worker_pids()) == 1)
+        await runner.unload("new")
+        await until(lambda: not worker_pids())

@@ -1,5 +1,6 @@
 """Indexes read and installed, from a hub and a web server on loopback."""
 
+import contextlib
 import functools
 import hashlib
 import threading
@@ -155,6 +156,65 @@ def test_localais_index_is_accepted_with_base_overrides_and_templates(
         "parameters": {"top_k": 80, "model": "orca.gguf"},
     }
     assert scan(tmp_path / "models").models["orca"].all_problems == ()
+
+
+def test_a_file_of_the_entry_goes_before_the_bases_of_that_name(
+    tmp_path: Path, web: tuple[Path, str]
+) -> None:
+    folder, url = web
+    write_gguf(folder / "m.gguf")
+    base = {"files": [{"filename": "m.gguf", "uri": f"{url}/gone.gguf"}]}
+    (folder / "base.yaml").write_text(yaml.safe_dump(base))
+    entry = {
+        "name": "m",
+        "url": f"{url}/base.yaml",
+        "files": [{"filename": "m.gguf", "uri": f"{url}/m.gguf"}],
+    }
+    place = write_index(tmp_path / "index.yaml", [entry])
+    assert [path.name for path in installed(place, "m", tmp_path).iterdir()] == ["m.gguf"]
+
+
+def test_a_base_with_an_odd_value_is_one_sentence(tmp_path: Path) -> None:
+    write_index(tmp_path / "base.yaml", {"overrides": "text"})
+    index = read_index(write_index(tmp_path / "index.yaml", [{"name": "m", "url": "base.yaml"}]))
+    with pytest.raises(GalleryError, match="m: overrides: expected a mapping, found 'text'"):
+        complete(index.find("m"), index)
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        ({"config_file": [1]}, "config_file: expected a mapping, found [1]"),
+        ({"overrides": "text"}, "overrides: expected a mapping"),
+        ({"tags": 5}, "tags: expected a list, found 5"),
+        ({"files": 5}, "files: expected a list"),
+        ({"files": [{"filename": "f", "uri": "http://h/f"}] * 2}, 'the filename "f" is given twice'),
+    ],
+)
+def test_an_odd_entry_of_localais_is_left_out_and_told(tmp_path: Path, odd: Any, words: str) -> None:
+    index = read_index(write_index(tmp_path / "i.yaml", [{"name": "a", **odd}, {"name": "fine"}]))
+    assert [each.name for each in index.entries] == ["fine"]
+    assert words in index.problems[0]
+
+
+def test_an_index_without_an_end_is_not_read_to_it(
+    tmp_path: Path, web: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = 0
+
+    def pour(handler: _Quiet) -> None:
+        nonlocal sent
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while sent < 64:
+                handler.wfile.write(bytes(1 << 20))
+                sent += 1
+
+    monkeypatch.setattr(_Quiet, "do_GET", pour)
+    with pytest.raises(GalleryError, match="is larger than 16 MiB"):
+        read_index(f"{web[1]}/index.yaml")
+    assert sent < 64
 
 
 def test_a_base_on_github_is_an_address() -> None:

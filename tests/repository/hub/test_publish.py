@@ -45,7 +45,7 @@ def places(cache: Path) -> dict[str, Path]:
 
 
 def hidden(root: Path) -> list[str]:
-    return [path.name for path in root.rglob(".pull-*")]
+    return [path.name for path in root.rglob(".staged-*")]
 
 
 def test_a_version_is_published_and_served_from_its_folder(root: Path, cache: Path):
@@ -107,6 +107,13 @@ def test_a_version_that_lost_a_file_gets_it_back_and_keeps_the_others(root: Path
     assert (made.path / "LICENSE").read_text() == "edited"
 
 
+def test_only_what_is_missing_needs_a_place(root: Path, cache: Path):
+    made = publish(root, wanted(cache), places(cache))
+    (made.path / "model.gguf").unlink()
+    publish(root, made.version, {"model.gguf": cache / "model.gguf"})
+    assert (made.path / "model.gguf").read_bytes() == MODEL
+
+
 def test_a_failure_leaves_neither_a_version_nor_a_line_in_the_lock(root: Path, cache: Path, monkeypatch):
     publish(root, wanted(cache), places(cache))
     before = (root / NAME).read_text()
@@ -123,8 +130,8 @@ def test_a_failure_leaves_neither_a_version_nor_a_line_in_the_lock(root: Path, c
 
 
 def test_what_a_killed_process_left_is_cleared_away(root: Path, cache: Path):
-    (root / ".pull-left").mkdir(parents=True)
-    (root / ".pull-left" / "model.gguf").write_bytes(MODEL)
+    (root / ".staged-left").mkdir(parents=True)
+    (root / ".staged-left" / "model.gguf").write_bytes(MODEL)
     publish(root, wanted(cache), places(cache))
     assert hidden(root) == []
 

@@ -64,7 +64,7 @@ def test_an_ollama_model_is_its_layers(tmp_path: Path) -> None:
         ("license", b"more"),
         ("projector", b"GGUF"),
     ]
-    ollama_model(tmp_path / "store", "registry.ollama.ai/library/orca/7b", layers)
+    ollama_model(tmp_path / "store", "registry.example/library/orca/7b", layers)
     (model,) = models(ollama.find_models, tmp_path / "store").values()
     assert (model.name, model.label, model.problem) == ("orca-7b", "orca:7b", "")
     assert names(model) == ["model.gguf", "adapter-1.gguf"]
@@ -83,7 +83,7 @@ def test_an_ollama_model_is_its_layers(tmp_path: Path) -> None:
 def test_a_template_of_the_weights_own_goes_before_ollamas(tmp_path: Path) -> None:
     weights = write_gguf(tmp_path / "w.gguf", {**LLAMA, "tokenizer.chat_template": "{{ messages }}"})
     layers: list[tuple[str, bytes | Path]] = [("model", weights), ("template", CHATML.encode())]
-    ollama_model(tmp_path / "store", "registry.ollama.ai/library/orca/latest", layers)
+    ollama_model(tmp_path / "store", "registry.example/library/orca/latest", layers)
     (model,) = models(ollama.find_models, tmp_path / "store").values()
     assert (model.name, model.config) == ("orca", {})
     assert model.notes == ("its template is left behind: the weights have one of their own",)
@@ -92,9 +92,9 @@ def test_a_template_of_the_weights_own_goes_before_ollamas(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "called"),
     [
-        ("registry.ollama.ai/library/llama3.2/latest", "llama3.2"),
-        ("registry.ollama.ai/me/llama3.2/3b", "me/llama3.2-3b"),
-        ("hf.co/acme/orca-GGUF/Q4_K_M", "acme/orca-GGUF-Q4_K_M"),
+        ("registry.example/library/llama3.2/latest", "llama3.2"),
+        ("registry.example/me/llama3.2/3b", "me/llama3.2-3b"),
+        ("hub.example/acme/orca-GGUF/Q4_K_M", "acme/orca-GGUF-Q4_K_M"),
     ],
 )
 def test_an_ollama_name_loses_its_colon(tmp_path: Path, name: str, called: str) -> None:
@@ -121,21 +121,22 @@ def test_an_ollama_name_loses_its_colon(tmp_path: Path, name: str, called: str) 
         ([("template", b"x")], {}, "its manifest names no weights"),
         ([], {"about": {"remote_model": "big", "remote_host": "https://cloud"}}, "it runs on https://cloud"),
         ([("model", b"GGUFx"), ("params", b"[1]")], {}, "its parameters are no JSON object"),
+        ([("model", b"GGUFx"), ("params", b"[" * 100_000)], {}, "its parameters are not readable as JSON"),
     ],
 )
 def test_a_broken_ollama_model_says_why_and_hides_no_other(
     tmp_path: Path, layers: Any, given: Any, words: str
 ) -> None:
-    ollama_model(tmp_path, "registry.ollama.ai/library/bad/latest", layers, **given)
-    ollama_model(tmp_path, "registry.ollama.ai/library/good/latest", [("model", b"GGUFgood")])
+    ollama_model(tmp_path, "registry.example/library/bad/latest", layers, **given)
+    ollama_model(tmp_path, "registry.example/library/good/latest", [("model", b"GGUFgood")])
     found = models(ollama.find_models, tmp_path)
     assert words in found["bad:latest"].problem
     assert not found["good:latest"].problem
 
 
 def test_blobs_that_are_missing_or_short_are_told(tmp_path: Path) -> None:
-    ollama_model(tmp_path, "registry.ollama.ai/library/gone/latest", [("model", b"GGUFgone")])
-    ollama_model(tmp_path, "registry.ollama.ai/library/half/latest", [("model", b"GGUFhalf")])
+    ollama_model(tmp_path, "registry.example/library/gone/latest", [("model", b"GGUFgone")])
+    ollama_model(tmp_path, "registry.example/library/half/latest", [("model", b"GGUFhalf")])
     for blob in (tmp_path / "blobs").iterdir():
         if blob.read_bytes() == b"GGUFgone":
             blob.unlink()
@@ -316,7 +317,7 @@ def test_files_are_linked_and_small_ones_copied_and_the_source_stays(tmp_path: P
     config = (folder.parent / "config.yaml").read_text()
     assert config == "# Imported from a test: x\ncontext_size: 512\n"
     assert sorted(path.name for path in (tmp_path / "source").iterdir()) == ["m.gguf", "small.json"]
-    assert not list((tmp_path / "models").rglob(".*"))
+    assert not list((tmp_path / "models").rglob(".staged-*"))
     assert scan(tmp_path / "models").models["acme/orca"].all_problems == ()
 
 
@@ -366,7 +367,7 @@ def test_a_failed_import_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     model = Importable(name="m", label="m", files=(large(tmp_path),))
     with pytest.raises(ImportProblem, match=r"cannot be linked .*; use --copy or --link symbolic"):
         imported(model, tmp_path / "models")
-    assert list((tmp_path / "models").iterdir()) == []
+    assert [path for path in (tmp_path / "models").iterdir() if path.is_dir()] == []
 
 
 @pytest.mark.parametrize(
@@ -387,3 +388,67 @@ def test_a_configuration_is_read_as_it_was_written(text: str) -> None:
     root = parse_document(config_text(values, ["where it\ncame from"]).encode(), "x").root
     assert root is not None
     assert root.plain() == values
+
+
+def test_what_a_killed_import_left_is_cleared_away(tmp_path: Path) -> None:
+    put(tmp_path / "models", ".staged-left/model/1/m.gguf")
+    imported(Importable(name="m", label="m", files=(large(tmp_path),)), tmp_path / "models")
+    assert not list((tmp_path / "models").glob(".staged-*"))
+
+
+def test_a_model_without_files_leaves_a_configuration_that_was_edited(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    model = Importable(name="m", label="m", config={"parameters": {"model": "acme/orca"}})
+    config = imported(model, root) / "config.yaml"
+    config.write_text("backend: vllm\n")
+    imported(model, root)
+    assert config.read_text() == "backend: vllm\n"
+
+
+def test_a_model_without_files_does_not_join_versions_that_are_there(tmp_path: Path) -> None:
+    put(tmp_path / "models", "m/1/m.gguf")
+    model = Importable(name="m", label="m", config={"parameters": {"model": "acme/orca"}})
+    with pytest.raises(ImportProblem, match="choose another name with --as"):
+        plan(model, tmp_path / "models", way="auto")
+
+
+def test_copies_that_the_disk_has_no_room_for_are_told_before(tmp_path: Path) -> None:
+    with pytest.raises(ImportProblem, match=r"1000000000\.0 GB would be copied, and .* free"):
+        placing.check_room(10**18, tmp_path / "models")
+
+
+def test_an_odd_value_is_one_models_own(tmp_path: Path) -> None:
+    put(tmp_path, "store/a.gguf", "triton/w/config.json", "triton/w/model.safetensors")
+    triton_model(tmp_path / "triton", "bad", {"model": "w", "max_num_seqs": "256"})
+    triton_model(tmp_path / "triton", "good", {"model": "w", "max_num_seqs": 256})
+    found = models(triton.find_models, tmp_path / "triton")
+    assert "max_num_seqs: expected a whole number, found '256'" in found["bad"].problem
+    assert not found["good"].problem
+    (tmp_path / "store" / "a.yaml").write_text("parameters: {model: a.gguf}\ndownload_files: 3\n")
+    (odd,) = localai.find_models(tmp_path / "store")
+    assert odd.config["download_files"] == 3  # which the configuration's schema refuses
+    ollama_model(
+        tmp_path, "registry.example/me/odd/1", [("model", b"GGUFx"), ("params", b'{"num_predict": "x"}')]
+    )
+    (odd,) = ollama.find_models(tmp_path)
+    assert odd.config["parameters"] == {"max_tokens": "x"}
+
+
+def test_a_manifest_in_no_models_place_is_told(tmp_path: Path) -> None:
+    ollama_model(tmp_path, "registry.example/latest", [("model", b"GGUFx")])
+    (found,) = ollama.find_models(tmp_path)
+    assert "expected HOST/OWNER/MODEL/TAG" in found.problem
+
+
+def test_the_second_model_of_a_name_is_refused_by_the_command(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from adapters.cli.app import build_cli
+
+    for owner in ("acme", "other"):
+        put(tmp_path / "store", f"{owner}/repo/m.gguf", data=f"GGUF{owner}".encode())
+    words = ["import", "lmstudio", str(tmp_path / "store"), "--repository", str(tmp_path / "models")]
+    result = CliRunner().invoke(build_cli(), words)
+    assert result.exit_code == 1
+    assert "acme/m.gguf has that name too; import it by itself, with --model 'other/m.gguf'" in result.stderr
+    assert (tmp_path / "models" / "m" / "1" / "m.gguf").read_bytes() == b"GGUFacme"

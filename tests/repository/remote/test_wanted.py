@@ -172,3 +172,23 @@ def test_other_names_are_no_wish_for_the_hub(name: str) -> None:
 def test_the_same_wish_has_the_same_key() -> None:
     assert Remote(hub=DEMO).key == Remote(hub=HubReference("acme/demo")).key
     assert Remote(hub=DEMO).key != Remote(hub=DEMO, by_request=True).key
+
+
+def test_addresses_are_shown_without_their_secrets() -> None:
+    file = RemoteFile("w.gguf", "https://user:password@models.example:8443/w.gguf?token=secret#part")
+    remote = Remote(files=(file,), weights="w.gguf")
+    assert str(remote) == "https://models.example:8443/w.gguf"
+    assert remote.origin == "models.example:8443"
+    assert str(Remote(files=(RemoteFile("w", "hf://acme/demo/w@v2"),))) == "hf://acme/demo/w@v2"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"parameters": {"model": "https://user:password@models.example/demo?token=password"}},
+        {"download_files": [{"filename": "x", "uri": "ftp://user:password@models.example/x"}]},
+    ],
+)
+def test_problems_keep_the_secrets_of_an_address(tmp_path: Path, config: dict[str, object]) -> None:
+    problems = written(tmp_path, **config).all_problems
+    assert problems and not any("password" in problem.message for problem in problems), problems

@@ -103,3 +103,33 @@ def test_a_busy_server_is_asked_again_and_then_given_up(hub: HubServer, tmp_path
     with pytest.raises(HubError, match="status 503") as caught:
         download(uri(hub), tmp_path / "again.gguf", sleep=pauses.append)
     assert caught.value.kind == "offline"
+
+
+def test_a_server_that_asks_for_patience_gets_it_within_bounds(hub: HubServer, tmp_path: Path) -> None:
+    hub.faults.append(
+        Fault(kind="status", status=429, match="model.gguf", headers={"Retry-After": "7"}),
+    )
+    pauses: list[float] = []
+    said: list[str] = []
+    download(uri(hub), tmp_path / "model.gguf", sleep=pauses.append, say=said.append)
+    assert pauses == [7.0] and "going on in 7 s" in said[0]
+    hub.faults.append(
+        Fault(kind="status", status=429, match="model.gguf", headers={"Retry-After": "3600"}),
+    )
+    with pytest.raises(HubError, match="fewer requests") as caught:
+        download(uri(hub), tmp_path / "again.gguf", sleep=pauses.append)
+    assert caught.value.kind == "offline" and pauses == [7.0]
+
+
+def test_a_part_that_begins_elsewhere_is_not_believed(hub: HubServer, tmp_path: Path) -> None:
+    hub.faults += [Fault(kind="cut", after=3_000_000), Fault(kind="shift")]
+    download(uri(hub), tmp_path / "model.gguf", sleep=lambda _: None)
+    assert (tmp_path / "model.gguf").read_bytes() == CONTENT
+    assert "Range" not in hub.gets()[-1].headers
+
+
+def test_messages_keep_the_secrets_of_an_address(hub: HubServer, tmp_path: Path) -> None:
+    secret = uri(hub, "other.gguf").replace("//", "//user:password@") + "?token=secret"
+    with pytest.raises(HubError, match="no access to") as caught:
+        download(secret, tmp_path / "model.gguf")
+    assert str(caught.value).endswith(f"{uri(hub, 'other.gguf')} (status 401)")
