@@ -158,7 +158,7 @@ TEXT = (
 
 SERVING = (
     idle("feature_flags", "there are none here"),
-    idle("debug", "`modelyard serve --log-level debug` is for the whole server", *OFF),
+    idle("debug", "`log_verbose_level: 1`, posted to /v2/logging, is for the whole server", *OFF),
     Field(
         "limits.max_concurrent",
         "so many sequences at once (`scheduler.max_lanes`), and nobody waits (`scheduler.max_queue_size: 0`): "

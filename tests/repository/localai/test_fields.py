@@ -313,7 +313,7 @@ IDLE: list[tuple[str, str, str]] = [
         "seen at its end",
     ),
     ("feature_flags", "feature_flags: {a: true}", "there are none here"),
-    ("debug", "debug: true", "--log-level debug"),
+    ("debug", "debug: true", "log_verbose_level: 1"),
     ("grpc.attempts", "grpc: {attempts: 20}", "as long as its process lives"),
     ("grpc.attempts_sleep_time", "grpc: {attempts_sleep_time: 2}", "as long as its process lives"),
     ("compression", "compression: {a: 1}", "never shortened"),
