@@ -11,7 +11,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -60,7 +60,9 @@ async def copying(server: Server, model: str, *, repeats: int, scale: int) -> li
         rng = np.random.default_rng([repeat, clients])
         found = []
         for number in range(2 * clients * scale):
-            one = exercise(rng, words=int(LONGEST_TEXT * 0.9), corrects=number % 2 == 1)
+            # Texts of one length would all end at once: their streams would keep step only without guesses.
+            length = int(rng.integers(LONGEST_TEXT // 2, LONGEST_TEXT * 9 // 10))
+            one = exercise(rng, words=length, corrects=number % 2 == 1)
             found.append(request(text_of(one.prompt, vocabulary=VOCABULARY), len(one.answer)))
         return found
 
@@ -126,7 +128,9 @@ async def measure_prompts(
 
     def run_of(system: str) -> Run:
         async def run(repeat: int) -> Summary:
-            sessions = [_looking_up(session, system == WITH) for session in prompts(repeat, clients)]
+            # Neither finds the prompts that the other has just read.
+            given = {"prompt_lookup": system == WITH, "cache_salt": f"{system} {repeat}"}
+            sessions = [_with_body(session, given) for session in prompts(repeat, clients)]
             done = await run_sessions(server.endpoint(model), sessions, clients=clients)
             if repeat < repeats:
                 texts[system].append(done.texts)
@@ -184,10 +188,8 @@ def request(prompt: str, tokens: int) -> Session:
     return Session(calls=(Call(path="/completions", body=body, tokens=tokens),))
 
 
-def _looking_up(session: Session, looks_up: bool) -> Session:
-    calls = tuple(
-        msgspec.structs.replace(call, body={**call.body, "prompt_lookup": looks_up}) for call in session.calls
-    )
+def _with_body(session: Session, given: Mapping[str, object]) -> Session:
+    calls = tuple(msgspec.structs.replace(call, body={**call.body, **given}) for call in session.calls)
     return msgspec.structs.replace(session, calls=calls)
 
 

@@ -8,6 +8,7 @@ from backends.contract import Engine, LoadRequest, Sampling, StepEngine, StepPla
 from backends.echo.engine import EchoEngine
 from runner.wire.messages import PROTOCOL, FromWorker, SchedulerLimits, Start
 from runner.worker.intake import Intake
+from runner.worker.prompt_lookup import Chances
 from runner.worker.scheduler import Output, Scheduler
 from runner.worker.sequence import Sequence, SequenceLimits
 
@@ -87,6 +88,7 @@ def make_sequence(number: int, prompt: str | List[int], **given: Any) -> Sequenc
         sampling=given.pop("sampling", Sampling(temperature=0)),
         limits=SequenceLimits(**limits),
         arrival=number,
+        lookup_chances=Chances() if given.pop("looks_up", False) else None,
         **given,
     )
 

@@ -28,6 +28,7 @@ from runner.worker.grammar.forms import OutputForm, Reasoning
 from runner.worker.jobs import Job
 from runner.worker.output.markup import Markup
 from runner.worker.output.parts import TextFilter
+from runner.worker.prompt_lookup import Chances
 from runner.worker.prompts import PromptReader, param_of
 from runner.worker.sequence import Sequence, SequenceLimits
 
@@ -57,6 +58,7 @@ class Intake:
         self._limits = start.limits
         self._grammar = start.grammar
         self._defaults = {**info.generation_defaults, **start.defaults}
+        self._lookup_chances = Chances()
         self._ids = itertools.count(1)
         self.prompts = PromptReader(engine, info, start)
         self._markup = Markup(engine, self.prompts.chats.source, start.template)
@@ -154,7 +156,7 @@ class Intake:
                 logprobs=request.logprobs,
                 prompt_logprobs=request.prompt_logprobs,
                 matcher=grammar.matcher(param=bound_by(request)) if grammar is not None else None,
-                looks_up=self._looks_up(request),
+                lookup_chances=self._lookup_chances if self._looks_up(request) else None,
                 submitted_at=now,
             )
             for index in range(request.n)

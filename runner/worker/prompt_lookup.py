@@ -11,8 +11,9 @@ LENGTHS = (4, 2)
 """The last so many tokens are looked for, the longer run first: it is the better sign."""
 
 LEVELS = (16, 4, 1, 0)
-FIRST_CHANCES = (0.95, 0.8, 0.5, 0.2)
-"""The chance that a guess is right, before any was seen, where at least so many tokens came as they stood before."""
+FIRST_CHANCES = (0.95, 0.8, 0.5, 0.2, 0.4)
+"""The chance that a guess is right, before any was seen, where at least so many tokens came as they stood before; and
+where one word was put for another."""
 
 SKIPS_AFTER = 8
 """Where so many tokens came as they stood before and the next one did not, one word may have been put for another."""
@@ -20,7 +21,16 @@ SKIPS_AFTER = 8
 MOST_READ = 4096
 """Tokens of a prompt that are read in one step: running streams must not notice."""
 
-_WEIGHT = 0.1  # of the newest token in the running means
+_WEIGHT, _WEIGHT_FOR_ALL = 0.1, 0.02
+"""Of the newest token in the running means of one sequence and of all of a model."""
+
+
+class Chances:
+    """How often guesses were right in all sequences of a model so far: what the next one begins with. What a model is
+    asked is mostly of one kind, and one answer is too short to learn it from."""
+
+    def __init__(self) -> None:
+        self.of_level = list(FIRST_CHANCES)
 
 
 class PromptLookup:
@@ -29,15 +39,17 @@ class PromptLookup:
     Whether guesses are right is seen from the tokens that come, verified or not: guessing costs nothing until then.
     """
 
-    def __init__(self, tokens: Sequence[int]) -> None:
+    def __init__(self, tokens: Sequence[int], chances: Chances | None = None) -> None:
         self._tokens = tokens
+        self._common = chances or Chances()
         self._prompt = len(tokens)
         self._read = 0
         # What followed a run the last time: its place in the tokens.
         self._places: tuple[dict[tuple[int, ...], int], ...] = tuple({} for _ in LENGTHS)
         self._source: int | None = None  # where the next token is taken to stand already
         self._streak = 0  # so many of the newest tokens came as they stood before it
-        self._chances = list(FIRST_CHANCES)
+        self._skipped = False  # the newest token stood not there, and the text is followed all the same
+        self._chances = list(self._common.of_level)
 
     @property
     def chance(self) -> float:
@@ -57,6 +69,8 @@ class PromptLookup:
 
     @property
     def _level(self) -> int:
+        if self._skipped:
+            return len(LEVELS)
         return next(level for level, streak in enumerate(LEVELS) if self._streak >= streak)
 
     def _catch_up(self) -> int | None:
@@ -67,17 +81,24 @@ class PromptLookup:
             source = self._source
             is_right = source is not None and self._tokens[source] == self._tokens[place]
             if source is not None and place >= self._prompt:
-                self._chances[self._level] += _WEIGHT * (is_right - self._chances[self._level])
+                self._learn(is_right)
             if source is not None and is_right:
                 self._source = source + 1
                 self._streak += 1
+                self._skipped = False
                 continue
             self._source = self._find(place + 1)
+            self._skipped = False
             if self._source is None and source is not None and self._streak >= SKIPS_AFTER:
-                self._source = source + 1
+                self._source, self._skipped = source + 1, True
             self._streak = 0
         self._read = end
         return self._source if end == len(self._tokens) else None
+
+    def _learn(self, is_right: bool) -> None:
+        level, common = self._level, self._common.of_level
+        self._chances[level] += _WEIGHT * (is_right - self._chances[level])
+        common[level] += _WEIGHT_FOR_ALL * (is_right - common[level])
 
     def _index(self, place: int) -> None:
         """Keep the runs that end before `place`; the newest place of a run is the one that counts."""

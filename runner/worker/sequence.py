@@ -10,7 +10,7 @@ from backends.contract import Sampling
 from runner.worker.lanes import Lane
 from runner.worker.prefix_index import Key
 from runner.worker.prefix_store import Stored
-from runner.worker.prompt_lookup import PromptLookup
+from runner.worker.prompt_lookup import Chances, PromptLookup
 
 if TYPE_CHECKING:
     from runner.worker.grammar.matcher import Matcher
@@ -56,7 +56,7 @@ class Sequence:
     `matcher` says which tokens may come next, where the output is bound to a grammar.
     The first `turn_tokens` are the turns of a chat, without what asks for an answer; `marks` are the lengths after
     which the engine's state is kept, where it cannot be cut. `lookup` guesses what comes next, where
-    that was asked for.
+    chances to begin with are given.
     """
 
     __slots__ = (
@@ -101,12 +101,12 @@ class Sequence:
         logprobs: int | None = None,
         prompt_logprobs: int | None = None,
         matcher: "Matcher | None" = None,
-        looks_up: bool = False,
+        lookup_chances: Chances | None = None,
         submitted_at: float = 0.0,
     ) -> None:
         self.id = id
         self.tokens = list(prompt)
-        self.lookup = PromptLookup(self.tokens) if looks_up else None
+        self.lookup = PromptLookup(self.tokens, lookup_chances) if lookup_chances is not None else None
         self.num_prompt = len(self.tokens)
         self.sampling = sampling
         self.limits = limits

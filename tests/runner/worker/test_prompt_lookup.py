@@ -3,7 +3,7 @@
 import pytest
 
 from runner.worker.drafting import NONE, WIDTHS, Drafting
-from runner.worker.prompt_lookup import PromptLookup
+from runner.worker.prompt_lookup import Chances, PromptLookup
 
 
 def guess(tokens: list[int], count: int) -> list[int]:
@@ -83,6 +83,20 @@ def test_a_word_put_for_another_does_not_end_the_copy() -> None:
     assert lookup.guess(3) == []
 
 
+def test_what_one_sequence_taught_the_next_begins_with() -> None:
+    chances = Chances()
+    for _ in range(20):
+        tokens = [*range(1, 31)]
+        said(PromptLookup(tokens, chances), tokens, [*range(1, 13), 99, *range(14, 26), 98, *range(27, 31)])
+    tokens = [*range(1, 31)]
+    taught = PromptLookup(tokens, chances)
+    said(taught, tokens, [*range(1, 13), 99])
+    others = tokens[:30]
+    untaught = PromptLookup(others)
+    said(untaught, others, [*range(1, 13), 99])
+    assert taught.chance > untaught.chance
+
+
 def drafting(**seconds: float) -> Drafting:
     made = Drafting()
     for tokens, elapsed_s in seconds.items():
@@ -133,12 +147,12 @@ def test_all_guesses_of_a_step_together_stay_within_the_most() -> None:
     assert flat.choose([], streams=4, most=30) == NONE
 
 
-def test_a_size_that_was_not_seen_for_millions_of_steps_can_still_be_chosen_from() -> None:
+def test_a_size_that_was_not_seen_for_weeks_can_still_be_chosen_from() -> None:
     made = Drafting()
     made.record(tokens=1, elapsed_s=0.01)
     made.record(tokens=8, elapsed_s=0.02)
     for _ in range(2):
-        made._steps += 2_000_000  # steps of a day, of other sizes
+        made._now_s += 2_000_000  # weeks of steps of other sizes
         made.record(tokens=4, elapsed_s=0.015)
     assert made.choose([0.9], streams=1, most=7).width in (0, *WIDTHS)
 
